@@ -129,7 +129,7 @@ static DMAMapSection *dma_map_find_section(DMAMap *map, hwaddr addr)
     if (s->cache.ptr && map->nsections < DMA_MAP_MAX_SECTIONS &&
         !xen_enabled()) {
         s->host = s->cache.ptr - (addr - s->first);
-        map->nsections++;
+        s->index = map->nsections++;
     } else {
         s->host = NULL;
         address_space_cache_destroy(&s->cache);
@@ -156,15 +156,25 @@ static hwaddr dma_map_bounce_len(const DMAMap *map, hwaddr len, size_t align)
     return room > excess ? room - excess : room;
 }
 
+static void dma_map_add(DMAMap *map, void *host, size_t len, int owner)
+{
+    int i = map->qiov.niov++;
+
+    map->iov[i] = (struct iovec) { host, len };
+    map->owner[i] = owner;
+    map->qiov.size += len;
+}
+
 /*
- * Map up to @len bytes at @addr, which lie in @s, with address_space_map().
- * Returns the number of bytes mapped, zero if bounce buffer space is used up.
+ * Add an element for up to @len bytes at @addr, which lie in @s, with
+ * address_space_map().  Returns its length, zero if bounce buffer space is used
+ * up.
  */
 static hwaddr dma_map_through_as(DMAMap *map, const DMAMapSection *s,
-                                 hwaddr addr, hwaddr len, size_t align,
-                                 void **host, int *owner)
+                                 hwaddr addr, hwaddr len, size_t align)
 {
     ram_addr_t offset;
+    void *host;
 
     if (s->mmio) {
         len = dma_map_bounce_len(map, len, align);
@@ -172,17 +182,18 @@ static hwaddr dma_map_through_as(DMAMap *map, const DMAMapSection *s,
     if (len == 0) {
         return 0;
     }
-    *host = dma_memory_map(map->as, addr, &len, map->dir,
-                           MEMTXATTRS_UNSPECIFIED);
-    if (!*host) {
+    host = dma_memory_map(map->as, addr, &len, map->dir,
+                          MEMTXATTRS_UNSPECIFIED);
+    if (!host) {
         return 0;
     }
 
+    map->indirect = true;
     /* Behind an IOMMU, only the result tells. */
-    if (memory_region_from_host(*host, &offset)) {
-        *owner = OWNER_ADDRESS_SPACE;
+    if (memory_region_from_host(host, &offset)) {
+        dma_map_add(map, host, len, OWNER_ADDRESS_SPACE);
     } else {
-        *owner = OWNER_BOUNCE;
+        dma_map_add(map, host, len, OWNER_BOUNCE);
         map->bounced += len;
         trace_dma_map_bounce(map, addr, len);
     }
@@ -256,10 +267,55 @@ static bool dma_map_overlaps(const DMAMap *map)
 }
 
 /*
- * Map the list from @cursor on.  A pass of the outer loop takes a run of
- * entries that follow each other on the bus, a pass of the inner loop one
- * element of the mapping.
+ * Map what one run of bytes on the bus consists of, element by element.
+ * *@section is where the last run ended, as a hint, and is updated.
  */
+static inline int dma_map_run(DMAMap *map, DMAMapSection **section,
+                              hwaddr addr, hwaddr len, size_t align,
+                              int max_elements, bool in_order)
+{
+    while (len > 0) {
+        DMAMapSection *s = *section;
+        hwaddr n, wanted;
+
+        if (unlikely(map->qiov.niov >= MIN(map->nalloc, max_elements))) {
+            if (map->qiov.niov == max_elements) {
+                return END_OF_ELEMENTS;
+            }
+            if (!dma_map_grow(map)) {
+                return -ENOMEM;
+            }
+        }
+
+        if (!s || addr < s->first || addr > s->last) {
+            *section = s = dma_map_find_section(map, addr);
+        }
+        n = wanted = MIN(len - 1, s->last - addr) + 1;
+        if (s->host) {
+            fuzz_dma_read_cb(addr, n, s->cache.mrs.mr);
+            dma_map_add(map, s->host + (addr - s->first), n, s->index);
+        } else {
+            n = dma_map_through_as(map, s, addr, n, align);
+            if (n == 0) {
+                return END_OF_BOUNCE_SPACE;
+            }
+            *section = NULL;
+        }
+
+        if (unlikely(in_order) && dma_map_overlaps(map)) {
+            dma_map_truncate(map, map->qiov.size - n);
+            return END_AT_OVERLAP;
+        }
+        if (s->mmio && n < wanted) {
+            return END_OF_BOUNCE_SPACE;
+        }
+        addr += n;
+        len -= n;
+    }
+    return END_OF_LIST;
+}
+
+/* Map the list from @cursor on. */
 static int dma_map_list(DMAMap *map, const QEMUSGList *sg,
                         const DMAMapCursor *cursor, size_t align,
                         int max_elements)
@@ -270,64 +326,22 @@ static int dma_map_list(DMAMap *map, const QEMUSGList *sg,
                           map->dir == DMA_DIRECTION_FROM_DEVICE;
     DMAMapSection *s = NULL;
     dma_addr_t offset = cursor->offset;
-    int niov = 0;
 
     while (entry < end) {
         hwaddr addr = entry->base + offset;
         hwaddr len = entry->len - offset;
+        int ret;
 
         offset = 0;
-        /* Nothing follows the end of the address space. */
+        /* Entries that follow each other on the bus; none follows its end. */
         while (++entry < end && entry->base == addr + len &&
                addr + len >= addr) {
             len += entry->len;
         }
 
-        while (len > 0) {
-            hwaddr n, wanted;
-            void *host;
-            int owner;
-
-            if (niov == max_elements) {
-                return END_OF_ELEMENTS;
-            }
-            if (niov == map->nalloc && !dma_map_grow(map)) {
-                return -ENOMEM;
-            }
-
-            if (!s || addr < s->first || addr > s->last) {
-                s = dma_map_find_section(map, addr);
-            }
-            n = wanted = MIN(len - 1, s->last - addr) + 1;
-            if (s->host) {
-                host = s->host + (addr - s->first);
-                owner = s - map->section;
-                fuzz_dma_read_cb(addr, n, s->cache.mrs.mr);
-            } else {
-                n = dma_map_through_as(map, s, addr, n, align, &host, &owner);
-                if (n == 0) {
-                    return END_OF_BOUNCE_SPACE;
-                }
-                map->indirect = true;
-            }
-
-            map->iov[niov] = (struct iovec) { host, n };
-            map->owner[niov] = owner;
-            map->qiov.niov = ++niov;
-            map->qiov.size += n;
-
-            if (unlikely(in_order) && dma_map_overlaps(map)) {
-                dma_map_truncate(map, map->qiov.size - n);
-                return END_AT_OVERLAP;
-            }
-            if (s->mmio && n < wanted) {
-                return END_OF_BOUNCE_SPACE;
-            }
-            if (!s->host) {
-                s = NULL;
-            }
-            addr += n;
-            len -= n;
+        ret = dma_map_run(map, &s, addr, len, align, max_elements, in_order);
+        if (ret != END_OF_LIST) {
+            return ret;
         }
     }
     return END_OF_LIST;

@@ -22,12 +22,13 @@ void bmdma_prd_reader_init(BMDMAPrdReader *reader, BMDMAState *bm)
 {
     reader->bm = bm;
     reader->opened = false;
-    reader->len = 0;
+    reader->nmapped = 0;
+    reader->next = NULL;
 }
 
 void bmdma_prd_reader_destroy(BMDMAPrdReader *reader)
 {
-    if (reader->len) {
+    if (reader->opened) {
         address_space_cache_destroy(&reader->cache);
     }
 }
@@ -45,13 +46,23 @@ static void bmdma_prd_reader_open(BMDMAPrdReader *reader)
     len = MIN(len, 0x100000000ull - bm->cur_addr);
     len = address_space_cache_init(&reader->cache, as, bm->cur_addr, len,
                                    false);
-    if (reader->cache.ptr && len >= PRD_SIZE) {
-        reader->base = bm->cur_addr;
-        reader->len = QEMU_ALIGN_DOWN(len, PRD_SIZE);
-    } else {
-        address_space_cache_destroy(&reader->cache);
+    reader->opened = true;
+    if (reader->cache.ptr) {
+        reader->next = reader->cache.ptr;
+        reader->nmapped = len / PRD_SIZE;
+        fuzz_dma_read_cb(bm->cur_addr, len, reader->cache.mrs.mr);
     }
     dma_barrier(as, DMA_DIRECTION_TO_DEVICE);
+}
+
+static bool bmdma_prd_table_ended(const BMDMAState *bm)
+{
+    return bm->cur_prd_last || bm->cur_addr - bm->addr >= BMDMA_PRD_TABLE_MAX;
+}
+
+static inline uint32_t prd_len(uint32_t flags)
+{
+    return (flags & PRD_COUNT_MASK) ?: PRD_COUNT_64K;
 }
 
 bool bmdma_prd_next(BMDMAPrdReader *reader)
@@ -61,25 +72,90 @@ bool bmdma_prd_next(BMDMAPrdReader *reader)
     const uint8_t *prd = fetched;
     uint32_t flags;
 
-    if (bm->cur_prd_last || bm->cur_addr - bm->addr >= BMDMA_PRD_TABLE_MAX) {
+    if (bmdma_prd_table_ended(bm)) {
         return false;
     }
-
     if (!reader->opened) {
-        reader->opened = true;
         bmdma_prd_reader_open(reader);
     }
-    if (bm->cur_addr - reader->base < reader->len) {
-        prd = reader->cache.ptr + (bm->cur_addr - reader->base);
-        fuzz_dma_read_cb(bm->cur_addr, PRD_SIZE, reader->cache.mrs.mr);
+    if (reader->nmapped) {
+        prd = reader->next;
+        reader->next += PRD_SIZE;
+        reader->nmapped--;
     } else {
         pci_dma_read(PCI_DEVICE(bm->pci_dev), bm->cur_addr, fetched, PRD_SIZE);
     }
 
+    flags = ldl_le_p(prd + 4);
     bm->cur_addr += PRD_SIZE;
     bm->cur_prd_addr = ldl_le_p(prd);
-    flags = ldl_le_p(prd + 4);
-    bm->cur_prd_len = (flags & PRD_COUNT_MASK) ?: PRD_COUNT_64K;
+    bm->cur_prd_len = prd_len(flags);
     bm->cur_prd_last = flags & PRD_EOT;
     return true;
+}
+
+/* A list in the making */
+typedef struct PrdSGList {
+    QEMUSGList *sg;
+    uint64_t limit;             /* bytes that may still be added */
+    uint64_t described;
+    hwaddr base;                /* a run of regions that is not in @sg yet */
+    hwaddr len;
+} PrdSGList;
+
+static inline void prd_sglist_add(PrdSGList *list, hwaddr addr, uint32_t len)
+{
+    hwaddr n = MIN(len, list->limit);
+
+    list->described += len;
+    list->limit -= n;
+    if (n && addr == list->base + list->len) {
+        list->len += n;
+    } else if (n) {
+        if (list->len) {
+            qemu_sglist_add(list->sg, list->base, list->len);
+        }
+        list->base = addr;
+        list->len = n;
+    }
+}
+
+uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit)
+{
+    PrdSGList list = { .sg = sg, .limit = limit };
+    BMDMAPrdReader reader;
+
+    bmdma_prd_reader_init(&reader, bm);
+    if (bm->cur_prd_len) {
+        prd_sglist_add(&list, bm->cur_prd_addr, bm->cur_prd_len);
+        bm->cur_prd_len = 0;
+    }
+
+    /* What bmdma_prd_next() does, for all descriptors that are mapped */
+    if (!bmdma_prd_table_ended(bm)) {
+        const uint8_t *prd, *end;
+        uint32_t flags = 0;
+
+        bmdma_prd_reader_open(&reader);
+        prd = reader.next;
+        end = prd + reader.nmapped * PRD_SIZE;
+        while (prd < end && !(flags & PRD_EOT)) {
+            flags = ldl_le_p(prd + 4);
+            prd_sglist_add(&list, ldl_le_p(prd), prd_len(flags));
+            prd += PRD_SIZE;
+        }
+        bm->cur_addr += prd - reader.next;
+        bm->cur_prd_last = flags & PRD_EOT;
+        reader.nmapped = 0;
+    }
+
+    while (bmdma_prd_next(&reader)) {
+        prd_sglist_add(&list, bm->cur_prd_addr, bm->cur_prd_len);
+        bm->cur_prd_len = 0;
+    }
+    if (list.len) {
+        qemu_sglist_add(sg, list.base, list.len);
+    }
+    bmdma_prd_reader_destroy(&reader);
+    return list.described;
 }

@@ -89,6 +89,7 @@ typedef struct DMAMapSection {
     hwaddr first;               /* bus address of the first byte */
     hwaddr last;                /* bus address of the last byte */
     uint8_t *host;              /* host address of the first byte of RAM */
+    int8_t index;               /* of this section, if it is RAM */
     bool mmio;                  /* needs a bounce buffer */
 } DMAMapSection;
 

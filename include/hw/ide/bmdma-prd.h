@@ -20,9 +20,9 @@
  */
 typedef struct BMDMAPrdReader {
     BMDMAState *bm;
-    bool opened;
-    uint32_t base;              /* bus address of what @cache maps */
-    uint32_t len;               /* in bytes; zero if there is no @cache */
+    bool opened;                /* @cache has been initialized */
+    unsigned nmapped;           /* descriptors left in @cache */
+    const uint8_t *next;        /* the first of them */
     MemoryRegionCache cache;
 } BMDMAPrdReader;
 
@@ -55,5 +55,18 @@ void bmdma_prd_reader_destroy(BMDMAPrdReader *reader);
  * behind %BMDMA_PRD_TABLE_MAX bytes if no descriptor says that it is the last.
  */
 bool bmdma_prd_next(BMDMAPrdReader *reader);
+
+/**
+ * bmdma_prd_get_sglist: take all that is left of a table
+ *
+ * Regions that follow each other on the bus become one entry of the list.
+ *
+ * @bm: the channel, at its current place in the table
+ * @sg: an initialized list to add to
+ * @limit: the most bytes to add; the rest of the table is taken and ignored
+ *
+ * Returns: how many bytes the descriptors described, within @limit and beyond
+ */
+uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit);
 
 #endif
