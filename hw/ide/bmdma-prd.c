@@ -103,7 +103,7 @@ typedef struct PrdSGList {
     hwaddr len;
 } PrdSGList;
 
-static inline void prd_sglist_add(PrdSGList *list, hwaddr addr, uint32_t len)
+static inline void prd_sglist_add(PrdSGList *list, uint32_t addr, uint32_t len)
 {
     hwaddr n = MIN(len, list->limit);
 
