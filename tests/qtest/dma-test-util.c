@@ -1,0 +1,576 @@
+/*
+ * Tests of DMA to and from every kind of guest memory
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "libqos/pci-pc.h"
+#include "qobject/qdict.h"
+#include "dma-test-util.h"
+
+#define RAM_MIB                 32
+#define LSI_SLOT                4
+#define LSI_SCRIPTS_RAM_BAR     2
+
+/*
+ * 82441FX (PMC) datasheet, "Programmable Attribute Map Registers": a register
+ * is for 32 KiB, the lower nibble for the lower 16 KiB.
+ */
+#define PMC_DEVFN               QPCI_DEVFN(0, 0)
+#define PMC_PAM1                0x5a
+#define PMC_PAM4                0x5d
+#define PAM_LOW_IS_RAM          0x03
+
+static const char kind_letter[KINDS + 1] = "trmohes";
+
+static Machine *shared_machine;
+
+const char *dir_name(Direction dir)
+{
+    return dir == READ ? "read" : "write";
+}
+
+void fail(const char *fmt, ...)
+{
+    g_autofree char *message = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    message = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_assertion_message(G_LOG_DOMAIN, __FILE__, __LINE__, G_STRFUNC, message);
+    abort();
+}
+
+/*
+ * A guest register access returns only when QEMU's main loop answers.  When
+ * it never does, end QEMU: then libqtest sees the connection close, and
+ * fails the test.
+ */
+static pid_t watched_pid;
+
+static void watchdog_expired(int signal)
+{
+    static const char message[] = "QEMU's main loop does not answer\n";
+
+    if (watched_pid) {
+        if (write(STDERR_FILENO, message, sizeof(message) - 1) < 0) {
+            /* Nothing can be done about it */
+        }
+        kill(watched_pid, SIGKILL);
+    }
+}
+
+static void watchdog_start(QTestState *qts)
+{
+    struct sigaction act = { .sa_handler = watchdog_expired };
+
+    watched_pid = qtest_pid(qts);
+    sigaction(SIGALRM, &act, NULL);
+    alarm(PATIENCE_SECONDS + 10);
+}
+
+static void watchdog_stop(void)
+{
+    alarm(0);
+    watched_pid = 0;
+}
+
+int64_t patience_ends(void)
+{
+    return g_get_monotonic_time() + PATIENCE_SECONDS * G_USEC_PER_SEC;
+}
+
+/* Let QEMU go on for a moment before a register is polled again */
+void wait_before_poll(int64_t deadline, const char *what)
+{
+    if (g_get_monotonic_time() > deadline) {
+        fail("%s: not within %d seconds", what, PATIENCE_SECONDS);
+    }
+    g_usleep(50);
+}
+
+/* Fill with bytes that repeat nowhere and are the same on each run */
+static void scramble(uint8_t *buf, size_t len, uint32_t seed)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+    size_t i;
+
+    for (i = 0; i < len; i++) {
+        buf[i] = g_rand_int(rand) >> 24;
+    }
+}
+
+static void assert_same(const char *where, uint64_t base, const uint8_t *got,
+                        const uint8_t *want, size_t len)
+{
+    size_t i, differing = 0, first = 0;
+
+    if (!memcmp(got, want, len)) {
+        return;
+    }
+    for (i = len; i-- > 0; ) {
+        if (got[i] != want[i]) {
+            differing++;
+            first = i;
+        }
+    }
+    fail("%s: %zu bytes differ, first at 0x%" PRIx64 " (+0x%zx): "
+         "0x%02x instead of 0x%02x", where, differing, base + first, first,
+         got[first], want[first]);
+}
+
+/* Guest memory */
+
+static bool region_is_writable(const Region *r, uint32_t offset)
+{
+    return r->stripe ? offset / r->stripe % 2 == 0 : offset < r->writable;
+}
+
+static void region_setup(Machine *m, Kind kind, const char *name,
+                         uint64_t base, uint32_t size, uint32_t writable,
+                         uint32_t stripe)
+{
+    Region *r = &m->region[kind];
+    g_autofree uint8_t *seen = g_malloc(size);
+    uint32_t i;
+
+    *r = (Region) {
+        .name = name,
+        .base = base,
+        .size = size,
+        .writable = writable,
+        .stripe = stripe,
+        .want = g_malloc(size),
+    };
+    scramble(r->want, size, kind);
+    if (writable) {
+        qtest_bufwrite(m->qts, base, r->want, writable);
+    }
+    /* Whatever answers, or does not, in the rest: it shall not change */
+    qtest_bufread(m->qts, base, seen, size);
+    for (i = 0; i < size; i++) {
+        if (!region_is_writable(r, i)) {
+            r->want[i] = seen[i];
+        }
+    }
+}
+
+void region_write(Machine *m, Kind kind, uint32_t offset, const void *buf,
+                  uint32_t len)
+{
+    Region *r = &m->region[kind];
+
+    g_assert_cmpuint(offset + len, <=, r->writable);
+    memcpy(r->want + offset, buf, len);
+    qtest_bufwrite(m->qts, r->base + offset, buf, len);
+}
+
+void region_accept(Machine *m, Kind kind, uint32_t offset, uint32_t len)
+{
+    Region *r = &m->region[kind];
+
+    g_assert_cmpuint(offset + len, <=, r->writable);
+    if (len) {
+        qtest_bufread(m->qts, r->base + offset, r->want + offset, len);
+    }
+}
+
+static void assert_memory(Machine *m)
+{
+    int kind;
+
+    for (kind = 0; kind < KINDS; kind++) {
+        Region *r = &m->region[kind];
+        g_autofree uint8_t *got = g_malloc(r->size);
+
+        qtest_bufread(m->qts, r->base, got, r->size);
+        assert_same(r->name, r->base, got, r->want, r->size);
+    }
+}
+
+static uint8_t *image_contents(Machine *m, int ch)
+{
+    uint8_t *buf = g_malloc(DISK_SIZE);
+
+    g_assert_cmpint(pread(m->image_fd[ch], buf, DISK_SIZE, 0), ==, DISK_SIZE);
+    return buf;
+}
+
+static void assert_images(Machine *m)
+{
+    int i;
+
+    for (i = 0; i < m->setup.disks; i++) {
+        g_autofree char *name = g_strdup_printf("disk %d", i);
+        g_autofree uint8_t *got = image_contents(m, i);
+
+        assert_same(name, 0, got, m->image[i], DISK_SIZE);
+    }
+}
+
+void assert_everything(Machine *m)
+{
+    assert_memory(m);
+    assert_images(m);
+}
+
+/* The machine */
+
+static void machine_enable_pci(Machine *m)
+{
+    QPCIDevice *pmc = qpci_device_find(m->pci, PMC_DEVFN);
+    int reg;
+
+    for (reg = PMC_PAM1; reg <= PMC_PAM4; reg++) {
+        qpci_config_writeb(pmc, reg, PAM_LOW_IS_RAM);
+    }
+    g_free(pmc);
+
+    m->hba = qpci_device_find(m->pci, m->setup.hba_devfn);
+    g_assert_nonnull(m->hba);
+    m->hba_bar = qpci_iomap(m->hba, m->setup.hba_bar, NULL);
+    qpci_device_enable(m->hba);
+
+    m->lsi = qpci_device_find(m->pci, QPCI_DEVFN(LSI_SLOT, 0));
+    g_assert_nonnull(m->lsi);
+    m->region[MMIO].base = qpci_iomap(m->lsi, LSI_SCRIPTS_RAM_BAR, NULL).addr;
+    qpci_device_enable(m->lsi);
+}
+
+static void machine_disable_pci(Machine *m)
+{
+    g_clear_pointer(&m->hba, g_free);
+    g_clear_pointer(&m->lsi, g_free);
+}
+
+static Machine *machine_start(const Setup *setup)
+{
+    Machine *m = g_new0(Machine, 1);
+    g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
+    g_autofree char *bios = g_build_filename(dir, "bios", NULL);
+    g_autofree uint8_t *rom = g_malloc(64 * KiB);
+    g_autoptr(GString) drives = g_string_new(NULL);
+    char *image[MAX_DISKS];
+    int i;
+
+    m->setup = *setup;
+
+    /* No instruction of the guest is executed: any contents will do */
+    scramble(rom, 64 * KiB, 0xb105);
+    g_assert_true(g_file_set_contents(bios, (char *)rom, 64 * KiB, NULL));
+
+    for (i = 0; i < setup->disks; i++) {
+        image[i] = g_strdup_printf("%s/disk%d", dir, i);
+        m->image[i] = g_malloc(DISK_SIZE);
+        scramble(m->image[i], DISK_SIZE, 0xd150 + i);
+        g_assert_true(g_file_set_contents(image[i], (char *)m->image[i],
+                                          DISK_SIZE, NULL));
+        m->image_fd[i] = open(image[i], O_RDONLY);
+        g_assert_cmpint(m->image_fd[i], >=, 0);
+        g_string_append_printf(drives, "-drive if=none,id=drive%d,format=raw,"
+                               "file.driver=blkdebug,file.image.driver=file,"
+                               "file.image.filename=%s%s ",
+                               i, image[i], setup->drive[i] ?: "");
+    }
+
+    m->qts = qtest_initf("-machine pc -nodefaults -m %d -bios %s "
+                         "-device lsi53c895a,addr=%d %s%s",
+                         RAM_MIB, bios, LSI_SLOT, drives->str,
+                         setup->machine);
+    watchdog_start(m->qts);
+
+    /* QEMU has opened them, so have we: no failure can leave them behind */
+    unlink(bios);
+    for (i = 0; i < setup->disks; i++) {
+        unlink(image[i]);
+        g_free(image[i]);
+    }
+    rmdir(dir);
+
+    qtest_irq_intercept_in(m->qts, "ioapic");
+    m->pci = qpci_new_pc(m->qts, NULL);
+    machine_enable_pci(m);
+
+    region_setup(m, TABLE, "tables", 1 * MiB, 64 * KiB, 64 * KiB, 0);
+    region_setup(m, RAM, "RAM", 2 * MiB, 176 * KiB, 176 * KiB, 0);
+    region_setup(m, MMIO, "MMIO", m->region[MMIO].base,
+                 LSI_SCRIPTS_RAM_SIZE, LSI_SCRIPTS_RAM_SIZE, 0);
+    region_setup(m, ROM, "ROM", 4 * GiB - 16 * KiB, 20 * KiB, 0, 0);
+    region_setup(m, HOLE, "hole", 0xd0000000, 16 * KiB, 0, 0);
+    region_setup(m, EDGE, "edge of RAM", RAM_MIB * MiB - 4 * KiB, 12 * KiB,
+                 4 * KiB, 0);
+    region_setup(m, STRIPES, "stripes", 0xc0000, 128 * KiB, 128 * KiB,
+                 16 * KiB);
+
+    return m;
+}
+
+static void machine_stop(Machine *m)
+{
+    int i;
+
+    machine_disable_pci(m);
+    qpci_free_pc(m->pci);
+    qtest_quit(m->qts);
+    for (i = 0; i < KINDS; i++) {
+        g_free(m->region[i].want);
+    }
+    for (i = 0; i < m->setup.disks; i++) {
+        close(m->image_fd[i]);
+        g_free(m->image[i]);
+    }
+    g_free(m);
+}
+
+void machine_reset(Machine *m)
+{
+    qtest_system_reset(m->qts);
+    machine_disable_pci(m);
+    machine_enable_pci(m);
+}
+
+void machine_discard(void)
+{
+    if (shared_machine) {
+        machine_stop(shared_machine);
+        shared_machine = NULL;
+        watchdog_stop();
+    }
+}
+
+static bool same_setup(const Setup *a, const Setup *b)
+{
+    bool same = !g_strcmp0(a->machine, b->machine) && a->disks == b->disks;
+    int i;
+
+    for (i = 0; i < MAX_DISKS; i++) {
+        same = same && !g_strcmp0(a->drive[i], b->drive[i]);
+    }
+    return same;
+}
+
+Machine *test_begin(const Setup *setup)
+{
+    if (shared_machine && !same_setup(&shared_machine->setup, setup)) {
+        machine_discard();
+    }
+    if (!shared_machine) {
+        shared_machine = machine_start(setup);
+    }
+    watchdog_start(shared_machine->qts);
+    return shared_machine;
+}
+
+void test_end(Machine *m)
+{
+    assert_everything(m);
+    watchdog_stop();
+}
+
+int test_run(void)
+{
+    int ret = g_test_run();
+
+    machine_discard();
+    return ret;
+}
+
+void blkdebug(Machine *m, int disk, const char *command)
+{
+    g_autofree char *reply = qtest_hmp(m->qts, "qemu-io -d disk%d \"%s\"",
+                                       disk, command);
+
+    g_assert_cmpstr(reply, ==, "");
+}
+
+/* Lists */
+
+static unsigned int parse_number(const char **p)
+{
+    unsigned int value;
+
+    g_assert_cmpint(qemu_strtoui(*p, p, 10, &value), ==, 0);
+    return value;
+}
+
+static GArray *list_parse(const char *text)
+{
+    GArray *list = g_array_new(false, true, sizeof(Entry));
+    g_auto(GStrv) item = g_strsplit(text, "+", -1);
+    int i;
+
+    for (i = 0; item[i]; i++) {
+        const char *p = item[i];
+        unsigned int count = 1;
+        Entry e = { };
+
+        if (g_ascii_isdigit(*p)) {
+            count = parse_number(&p);
+            g_assert(*p++ == 'x');
+        }
+        g_assert(*p && strchr(kind_letter, *p));
+        e.kind = strchr(kind_letter, *p++) - kind_letter;
+        e.len = parse_number(&p);
+        if (*p == '@') {
+            p++;
+            e.offset = parse_number(&p);
+            e.placed = true;
+        }
+        g_assert(!*p);
+        while (count--) {
+            g_array_append_val(list, e);
+        }
+    }
+    return list;
+}
+
+/* Spread what has no offset over its region, gaps between and around it */
+static void list_place(Machine *m, GArray *list)
+{
+    uint32_t total[KINDS] = { }, entries[KINDS] = { };
+    uint32_t gap[KINDS] = { }, cursor[KINDS] = { };
+    int i;
+
+    for (i = 0; i < list->len; i++) {
+        Entry *e = &g_array_index(list, Entry, i);
+
+        if (!e->placed) {
+            total[e->kind] += e->len;
+            entries[e->kind]++;
+        }
+    }
+    for (i = 0; i < KINDS; i++) {
+        g_assert_cmpuint(total[i], <=, m->region[i].size);
+        gap[i] = (m->region[i].size - total[i]) / (entries[i] + 1);
+        gap[i] = ROUND_DOWN(MIN(gap[i], 34), 2);
+        cursor[i] = gap[i];
+    }
+    for (i = 0; i < list->len; i++) {
+        Entry *e = &g_array_index(list, Entry, i);
+
+        if (!e->placed) {
+            e->offset = cursor[e->kind];
+            e->placed = true;
+            cursor[e->kind] += e->len + gap[e->kind];
+        }
+        g_assert_cmpuint(e->offset + e->len, <=, m->region[e->kind].size);
+    }
+}
+
+/* Which byte of memory does byte @pos of a transfer go to or come from? */
+static uint32_t list_find(const GArray *list, size_t pos, Kind *kind)
+{
+    const Entry *e = &g_array_index(list, Entry, 0);
+
+    for (; pos >= e->len; e++) {
+        pos -= e->len;
+    }
+    *kind = e->kind;
+    return e->offset + pos;
+}
+
+/* Requests */
+
+/* New contents, which no earlier request has left there or taken away */
+static void entry_scramble(Machine *m, const Entry *e)
+{
+    static uint32_t seed = 0x5eed;
+    Region *r = &m->region[e->kind];
+    g_autofree uint8_t *buf = g_malloc(e->len);
+    uint32_t i;
+
+    scramble(buf, e->len, seed++);
+    for (i = 0; i < e->len; i++) {
+        if (region_is_writable(r, e->offset + i)) {
+            r->want[e->offset + i] = buf[i];
+        }
+    }
+    qtest_bufwrite(m->qts, r->base + e->offset, r->want + e->offset, e->len);
+}
+
+void request_init(Machine *m, Request *req, Direction dir, int disk,
+                  uint32_t start, uint32_t bytes, const char *list)
+{
+    int i;
+
+    *req = (Request) {
+        .dir = dir,
+        .disk = disk,
+        .start = start,
+        .list = list_parse(list),
+    };
+    list_place(m, req->list);
+    for (i = 0; i < req->list->len; i++) {
+        const Entry *e = &g_array_index(req->list, Entry, i);
+
+        req->list_bytes += e->len;
+        entry_scramble(m, e);
+    }
+    req->bytes = bytes ?: req->list_bytes;
+    g_assert_cmpuint(req->bytes % SECTOR, ==, 0);
+    g_assert_cmpuint(start + req->bytes, <=, DISK_SIZE);
+}
+
+void request_free(Request *req)
+{
+    g_clear_pointer(&req->list, g_array_unref);
+}
+
+uint64_t entry_address(Machine *m, const Entry *e)
+{
+    return m->region[e->kind].base + e->offset;
+}
+
+void expect_transfer(Machine *m, Request *req, size_t bytes)
+{
+    uint8_t *disk = m->image[req->disk] + req->start;
+    size_t i;
+
+    for (i = 0; i < bytes; i++) {
+        Kind kind;
+        uint32_t offset = list_find(req->list, i, &kind);
+        Region *r = &m->region[kind];
+
+        if (req->dir == WRITE) {
+            disk[i] = r->want[offset];
+        } else if (region_is_writable(r, offset)) {
+            r->want[offset] = disk[i];
+        }
+    }
+}
+
+size_t expect_partial_transfer(Machine *m, Request *req)
+{
+    size_t i, done = req->bytes;
+    g_autofree uint8_t *image = image_contents(m, req->disk);
+    uint8_t *now[KINDS];
+    int kind;
+
+    for (kind = 0; kind < KINDS; kind++) {
+        Region *r = &m->region[kind];
+
+        now[kind] = g_malloc(r->size);
+        qtest_bufread(m->qts, r->base, now[kind], r->size);
+    }
+    for (i = 0; i < done; i++) {
+        uint8_t byte = image[req->start + i];
+        Kind k;
+        uint32_t offset = list_find(req->list, i, &k);
+        const Region *r = &m->region[k];
+
+        if (req->dir == WRITE ? byte != r->want[offset]
+                              : byte != now[k][offset] &&
+                                region_is_writable(r, offset)) {
+            done = i;
+        }
+    }
+    for (kind = 0; kind < KINDS; kind++) {
+        g_free(now[kind]);
+    }
+    expect_transfer(m, req, done);
+    return done;
+}

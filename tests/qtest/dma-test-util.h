@@ -1,0 +1,181 @@
+/*
+ * Tests of DMA to and from every kind of guest memory
+ *
+ * A scatter/gather list may name RAM, device registers, ROM and addresses
+ * at which nothing answers, in any order and at any length.  Tests describe
+ * a list in a line of text, let a controller run it, and then compare all
+ * of it: every byte of the memory that the list lies in, between and around
+ * its entries too, and every byte of the disk images.
+ *
+ *     r100+m412          100 bytes of RAM, then 412 bytes of MMIO
+ *     256xr2             256 entries of 2 bytes of RAM, none contiguous
+ *     r512@0+r512@256    RAM at given offsets: these two overlap
+ *
+ * Without an offset, entries of a kind follow each other with gaps between.
+ *
+ *     static void test_read(void)
+ *     {
+ *         Machine *m = test_begin(&setup);
+ *         Request req;
+ *
+ *         request_init(m, &req, READ, 0, 7 * 512, 512, "r100+m412");
+ *         (tell the controller)
+ *         expect_transfer(m, &req, req.bytes);
+ *         request_free(&req);
+ *         test_end(m);
+ *     }
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_QTEST_DMA_TEST_UTIL_H
+#define TESTS_QTEST_DMA_TEST_UTIL_H
+
+#include "libqtest.h"
+#include "libqos/pci.h"
+
+#define SECTOR                  512
+#define DISK_SIZE               (512 * KiB)
+#define MAX_DISKS               3
+
+#define LSI_SCRIPTS_RAM_SIZE    (8 * KiB)
+
+/* No request takes a tenth of this, even on a machine that is overloaded */
+#define PATIENCE_SECONDS        20
+
+typedef enum Kind {
+    TABLE,      /* 't': RAM for the controller's own structures */
+    RAM,        /* 'r' */
+    MMIO,       /* 'm': SCRIPTS RAM of an LSI 53C895A, which keeps its bytes */
+    ROM,        /* 'o': the end of the BIOS, then 4 KiB beyond 4 GiB */
+    HOLE,       /* 'h': nothing answers */
+    EDGE,       /* 'e': the last 4 KiB of RAM, then 8 KiB of nothing */
+    STRIPES,    /* 's': 16 KiB of RAM, 16 KiB of anything else, and so on */
+    KINDS
+} Kind;
+
+/* A part of the address space that tests may use, and what it shall hold */
+typedef struct Region {
+    const char *name;
+    uint64_t base;
+    uint32_t size;
+    uint32_t writable;          /* so many bytes from base on ... */
+    uint32_t stripe;            /* ... or, if set, every other so many bytes */
+    uint8_t *want;
+} Region;
+
+/* One entry of a scatter/gather list */
+typedef struct Entry {
+    Kind kind;
+    uint32_t len;
+    uint32_t offset;            /* in the region of its kind */
+    bool placed;
+} Entry;
+
+/* As ATA and SCSI have it: READ writes memory */
+typedef enum Direction { READ, WRITE } Direction;
+
+typedef struct Request {
+    Direction dir;
+    int disk;
+    uint32_t start;             /* bytes from the beginning of the disk */
+    uint32_t bytes;             /* the list may have room for more */
+    GArray *list;               /* of Entry */
+    size_t list_bytes;
+} Request;
+
+/*
+ * A machine to test: pc with 32 MiB of RAM, an LSI 53C895A for its MMIO, and
+ * for each disk n a drive "drive<n>", which is a raw image on blkdebug.
+ */
+typedef struct Setup {
+    const char *machine;                /* more of the command line */
+    const char *drive[MAX_DISKS];       /* more of -drive, ",key=value" */
+    int disks;
+    int hba_devfn;                      /* the controller */
+    int hba_bar;                        /* and its registers */
+} Setup;
+
+typedef struct Machine {
+    QTestState *qts;
+    QPCIBus *pci;
+    QPCIDevice *hba;
+    QPCIBar hba_bar;
+    QPCIDevice *lsi;
+    Region region[KINDS];
+    int image_fd[MAX_DISKS];
+    uint8_t *image[MAX_DISKS];          /* what the images shall hold */
+    Setup setup;
+} Machine;
+
+/* The name of a direction, for paths */
+const char *dir_name(Direction dir);
+
+/* Fail the test, with a message */
+void fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2) G_NORETURN;
+
+/*
+ * Begin a test on a machine.  Tests in a row that want the same machine share
+ * it.  Setups are the same if their strings are.
+ */
+Machine *test_begin(const Setup *setup);
+
+/* End a test: all memory and all disks are as they shall be */
+void test_end(Machine *m);
+
+/* Let the next test begin on a new machine */
+void machine_discard(void);
+
+/* Reset the system, and give its devices new addresses */
+void machine_reset(Machine *m);
+
+/* The same as g_test_run(), and no machine is left over */
+int test_run(void);
+
+/* A blkdebug command for disk @disk, whose device has the id "disk<n>" */
+void blkdebug(Machine *m, int disk, const char *command);
+
+/*
+ * Poll within reason:
+ *
+ *     int64_t deadline = patience_ends();
+ *
+ *     while (!ready()) {
+ *         wait_before_poll(deadline, "ready");
+ *     }
+ */
+int64_t patience_ends(void);
+void wait_before_poll(int64_t deadline, const char *what);
+
+/* Write guest memory that shall hold this from now on */
+void region_write(Machine *m, Kind kind, uint32_t offset, const void *buf,
+                  uint32_t len);
+
+/* Give up what a region shall hold: whatever is there now is right */
+void region_accept(Machine *m, Kind kind, uint32_t offset, uint32_t len);
+
+/*
+ * A request of @bytes bytes from byte @start of disk @disk on, or if @bytes is
+ * 0 as many as @list has room for.  The memory of the list gets new contents.
+ */
+void request_init(Machine *m, Request *req, Direction dir, int disk,
+                  uint32_t start, uint32_t bytes, const char *list);
+void request_free(Request *req);
+
+/* Bus address of an entry of a request's list */
+uint64_t entry_address(Machine *m, const Entry *e);
+
+/* The first @bytes bytes of the request have been transferred: expect so */
+void expect_transfer(Machine *m, Request *req, size_t bytes);
+
+/*
+ * The request was given up: nothing, all, or its first bytes have been
+ * transferred, but no byte before one that has not.  Expect so and return how
+ * many.  Anything else is found by assert_everything().
+ */
+size_t expect_partial_transfer(Machine *m, Request *req);
+
+/* All memory and all disks are as they shall be */
+void assert_everything(Machine *m);
+
+#endif

@@ -1,0 +1,668 @@
+/*
+ * SCSI DMA: what only a controller can show that takes lists of any length,
+ * runs many commands at once, and can be unplugged
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "dma-test-util.h"
+#include "libqos/libqos-malloc.h"
+#include "libqos/pci-pc.h"
+#include "libqos/virtio-pci.h"
+#include "qobject/qdict.h"
+#include "standard-headers/linux/virtio_scsi.h"
+
+/* LSI MegaRAID SAS 8708EM2 (megasas): "MFI" message frames in guest memory */
+#define MEGASAS_SLOT            5
+#define MEGASAS_PORT_BAR        2
+#define MFI_IDB                 0x20            /* inbound doorbell */
+#define   MFI_IDB_READY         0x02            /* reset, then be ready */
+#define MFI_IQP                 0x40            /* inbound queue: a frame */
+
+#define MFI_FRAME_CMD           0
+#define   MFI_CMD_LD_READ       1
+#define   MFI_CMD_LD_WRITE      2
+#define   MFI_CMD_ABORT         6
+#define MFI_FRAME_CMD_STATUS    2
+#define   MFI_STAT_OK           0x00
+#define   MFI_STAT_SCSI_DONE_WITH_ERROR 0x2d
+#define   MFI_STAT_SCSI_IO_FAILED       0x2e
+#define   MFI_STAT_PENDING      0xff
+#define MFI_FRAME_SCSI_STATUS   3
+#define   SCSI_CHECK_CONDITION  0x02
+#define MFI_FRAME_TARGET_ID     4
+#define MFI_FRAME_SGE_COUNT     7
+#define MFI_FRAME_CONTEXT       8
+#define MFI_FRAME_DATA_LEN      20              /* in blocks */
+#define MFI_IO_LBA_LOW          32
+#define MFI_IO_SGL              40
+#define MFI_ABORT_CONTEXT       24
+#define MFI_ABORT_FRAME_LOW     32
+#define MFI_SGE_SIZE            8               /* 32-bit address, length */
+#define MFI_MAX_SGE             128
+
+/* Frames lie in the region of tables; the controller maps this much of each */
+#define FRAME(n)                ((n) * 4 * KiB)
+#define FRAME_ABORT             FRAME(2)
+
+#define MEGASAS_SETUP(...) { \
+        .machine = "-device megasas,id=hba,addr=5 " \
+                   "-device scsi-hd,bus=hba.0,scsi-id=0,drive=drive0," \
+                   "id=disk0 " \
+                   "-device scsi-hd,bus=hba.0,scsi-id=1,drive=drive1," \
+                   "id=disk1", \
+        .disks = 2, \
+        .hba_devfn = QPCI_DEVFN(MEGASAS_SLOT, 0), \
+        .hba_bar = MEGASAS_PORT_BAR, \
+        __VA_ARGS__ \
+    }
+
+static const Setup megasas = MEGASAS_SETUP();
+
+/* blkdebug: each access to sector 22 fails, or takes a while */
+#define BAD_SECTOR      22
+#define INJECT          ",file.inject-error.0."
+#define BAD_DISK        INJECT "event=none" INJECT "sector=22" INJECT "errno=5"
+#define SLOW_DISK       INJECT "event=none" INJECT "sector=22" \
+                        INJECT "errno=0" INJECT "delay-ns=20000000"
+
+static const Setup megasas_bad = MEGASAS_SETUP(.drive[0] = BAD_DISK);
+static const Setup megasas_slow = MEGASAS_SETUP(.drive[0] = SLOW_DISK);
+
+/* One command at a time to each disk */
+static Request disk_req[2];
+
+static void frame_post(Machine *m, uint32_t offset, const uint8_t *frame,
+                       uint32_t len)
+{
+    region_write(m, TABLE, offset, frame, len);
+    qpci_io_writel(m->hba, m->hba_bar, MFI_IQP,
+                   m->region[TABLE].base + offset);
+}
+
+static uint8_t frame_readb(Machine *m, uint32_t offset, int field)
+{
+    return qtest_readb(m->qts, m->region[TABLE].base + offset + field);
+}
+
+/*
+ * Start a command: @blocks of the disk from @lba on, or if that is 0 as many
+ * as @list has room for.
+ */
+static void submit_blocks(Machine *m, int disk, Direction dir, uint32_t lba,
+                          uint32_t blocks, const char *list)
+{
+    Request *req = &disk_req[disk];
+    uint8_t frame[MFI_IO_SGL + MFI_MAX_SGE * MFI_SGE_SIZE] = {
+        [MFI_FRAME_CMD] = dir == READ ? MFI_CMD_LD_READ : MFI_CMD_LD_WRITE,
+        [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
+        [MFI_FRAME_TARGET_ID] = disk,
+    };
+    uint8_t *sge = &frame[MFI_IO_SGL];
+    int i;
+
+    request_free(req);
+    request_init(m, req, dir, disk, lba * SECTOR, blocks * SECTOR, list);
+    g_assert_cmpuint(req->list->len, <=, MFI_MAX_SGE);
+
+    frame[MFI_FRAME_SGE_COUNT] = req->list->len;
+    stq_le_p(&frame[MFI_FRAME_CONTEXT], disk);
+    stl_le_p(&frame[MFI_FRAME_DATA_LEN], req->bytes / SECTOR);
+    stl_le_p(&frame[MFI_IO_LBA_LOW], lba);
+    for (i = 0; i < req->list->len; i++, sge += MFI_SGE_SIZE) {
+        const Entry *e = &g_array_index(req->list, Entry, i);
+
+        stl_le_p(sge, entry_address(m, e));
+        stl_le_p(sge + 4, e->len);
+    }
+    frame_post(m, FRAME(disk), frame, sge - frame);
+}
+
+static void submit(Machine *m, int disk, Direction dir, uint32_t lba,
+                   const char *list)
+{
+    submit_blocks(m, disk, dir, lba, 0, list);
+}
+
+static uint8_t wait_for_status(Machine *m, uint32_t frame)
+{
+    int64_t deadline = patience_ends();
+    uint8_t status;
+
+    while ((status = frame_readb(m, frame, MFI_FRAME_CMD_STATUS)) ==
+           MFI_STAT_PENDING) {
+        wait_before_poll(deadline, "end of command");
+    }
+    region_accept(m, TABLE, frame + MFI_FRAME_CMD_STATUS, 2);
+    return status;
+}
+
+static void assert_stays_pending(Machine *m, int disk)
+{
+    int i;
+
+    for (i = 0; i < 20; i++) {
+        g_assert_cmphex(frame_readb(m, FRAME(disk), MFI_FRAME_CMD_STATUS), ==,
+                        MFI_STAT_PENDING);
+    }
+}
+
+static void finish(Machine *m, int disk)
+{
+    Request *req = &disk_req[disk];
+
+    g_assert_cmphex(wait_for_status(m, FRAME(disk)), ==, MFI_STAT_OK);
+    g_assert_cmphex(frame_readb(m, FRAME(disk), MFI_FRAME_SCSI_STATUS), ==, 0);
+    expect_transfer(m, req, req->bytes);
+}
+
+/* The controller and the whole bounce pool serve the next command as ever */
+static void assert_usable(Machine *m, int disk, uint32_t lba)
+{
+    assert_everything(m);
+    submit(m, disk, WRITE, lba, "m8192");
+    finish(m, disk);
+    submit(m, disk, READ, lba + 1, "m7680");
+    finish(m, disk);
+}
+
+typedef struct ScsiTest {
+    Direction dir;
+    const char *list;
+} ScsiTest;
+
+static void add_tests(const char *name, const char *const *list,
+                      GTestDataFunc fn)
+{
+    Direction dir;
+
+    for (; *list; list++) {
+        for (dir = READ; dir <= WRITE; dir++) {
+            ScsiTest *t = g_new(ScsiTest, 1);
+            g_autofree char *path = g_strdup_printf("scsi-dma/%s/%s/%s", name,
+                                                    dir_name(dir), *list);
+
+            t->dir = dir;
+            t->list = *list;
+            qtest_add_data_func_full(path, t, fn, g_free);
+        }
+    }
+}
+
+static void test_list(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas);
+
+    submit(m, 0, t->dir, 7, t->list);
+    finish(m, 0);
+    assert_usable(m, 0, 100);
+    test_end(m);
+}
+
+/*
+ * A list that has room for more than the command: whatever becomes of the
+ * rest, the data is right, and nothing else changes.
+ */
+static void test_surplus(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas);
+    Request *req = &disk_req[0];
+    int i;
+
+    submit_blocks(m, 0, t->dir, 7, 2, t->list);
+    finish(m, 0);
+    if (t->dir == READ) {
+        size_t pos = 0;
+
+        for (i = 0; i < req->list->len; i++) {
+            const Entry *e = &g_array_index(req->list, Entry, i);
+            uint32_t used = MIN(e->len, MAX(req->bytes, pos) - pos);
+
+            region_accept(m, e->kind, e->offset + used, e->len - used);
+            pos += e->len;
+        }
+    } else {
+        uint32_t end = req->start + req->bytes;
+
+        g_assert_cmpint(pread(m->image_fd[0], m->image[0] + end, 2 * SECTOR,
+                              end), ==, 2 * SECTOR);
+    }
+    assert_usable(m, 0, 100);
+    test_end(m);
+}
+
+static void test_error(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_bad);
+    Request *req = &disk_req[0];
+    size_t done;
+
+    submit(m, 0, t->dir, BAD_SECTOR, t->list);
+    g_assert_cmphex(wait_for_status(m, FRAME(0)), ==,
+                    MFI_STAT_SCSI_DONE_WITH_ERROR);
+    g_assert_cmphex(frame_readb(m, FRAME(0), MFI_FRAME_SCSI_STATUS), ==,
+                    SCSI_CHECK_CONDITION);
+    done = expect_partial_transfer(m, req);
+    g_assert_cmpuint(done, ==, 0);
+    assert_usable(m, 0, 100);
+    test_end(m);
+}
+
+/* Disk 0 holds the pool, disk 1 waits for it */
+
+#define WHOLE_POOL      "m4096@0"
+
+static const char *const waiting_lists[] = {
+    "m512@4096", "m101@5001+r411", "r511+m1@5001", "m4096@4096", NULL
+};
+
+static void hold_pool(Machine *m)
+{
+    blkdebug(m, 0, "break read_aio A");
+    submit(m, 0, READ, 7, WHOLE_POOL);
+    assert_stays_pending(m, 0);
+}
+
+static void release_pool(Machine *m)
+{
+    blkdebug(m, 0, "resume A");
+    finish(m, 0);
+}
+
+static void test_compete(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas);
+
+    hold_pool(m);
+    submit(m, 1, t->dir, 30, t->list);
+    assert_stays_pending(m, 1);
+    release_pool(m);
+    finish(m, 1);
+    assert_usable(m, 0, 100);
+    assert_usable(m, 1, 100);
+    test_end(m);
+}
+
+static void abort_command(Machine *m, int disk)
+{
+    uint8_t frame[64] = {
+        [MFI_FRAME_CMD] = MFI_CMD_ABORT,
+        [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
+    };
+
+    stq_le_p(&frame[MFI_ABORT_CONTEXT], disk);
+    stl_le_p(&frame[MFI_ABORT_FRAME_LOW],
+             m->region[TABLE].base + FRAME(disk));
+    frame_post(m, FRAME_ABORT, frame, sizeof(frame));
+    g_assert_cmphex(wait_for_status(m, FRAME_ABORT), ==, MFI_STAT_OK);
+    wait_for_status(m, FRAME(disk));
+}
+
+static void test_abort_waiting(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas);
+
+    hold_pool(m);
+    submit(m, 1, t->dir, 30, t->list);
+    assert_stays_pending(m, 1);
+    abort_command(m, 1);
+    g_assert_cmpuint(expect_partial_transfer(m, &disk_req[1]), ==, 0);
+    assert_everything(m);
+    assert_stays_pending(m, 0);
+    release_pool(m);
+    assert_usable(m, 0, 100);
+    assert_usable(m, 1, 100);
+    test_end(m);
+}
+
+static const char *const in_flight_lists[] = {
+    "r512", "m512", "r101+m411", "r101+m8091", NULL
+};
+
+static void test_abort_in_flight(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, t->list);
+    abort_command(m, 0);
+    expect_partial_transfer(m, &disk_req[0]);
+    /* This takes so long that a stray transfer would come to light */
+    assert_usable(m, 0, BAD_SECTOR);
+    test_end(m);
+}
+
+/* A reset of the controller aborts one command that runs, one that waits */
+static void test_reset(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
+    submit(m, 1, t->dir, 30, t->list);
+    qpci_io_writel(m->hba, m->hba_bar, MFI_IDB, MFI_IDB_READY);
+    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    expect_partial_transfer(m, &disk_req[0]);
+    expect_partial_transfer(m, &disk_req[1]);
+    assert_usable(m, 0, BAD_SECTOR);
+    assert_usable(m, 1, 100);
+    test_end(m);
+}
+
+static void test_system_reset(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
+    submit(m, 1, t->dir, 30, t->list);
+    machine_reset(m);
+    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    expect_partial_transfer(m, &disk_req[0]);
+    expect_partial_transfer(m, &disk_req[1]);
+    assert_usable(m, 0, BAD_SECTOR);
+    assert_usable(m, 1, 100);
+    test_end(m);
+}
+
+/* Unplug the disk whose command waits for the pool that the other holds */
+static void test_unplug_waiting(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, READ, BAD_SECTOR, WHOLE_POOL);
+    submit(m, 1, t->dir, 30, t->list);
+    qtest_qmp_device_del(m->qts, "disk1");
+    wait_for_status(m, FRAME(1));
+    finish(m, 0);
+    expect_partial_transfer(m, &disk_req[1]);
+    assert_usable(m, 0, BAD_SECTOR);
+    test_end(m);
+    machine_discard();
+}
+
+/* Unplug the disk whose command holds the pool: the other goes on */
+static void test_unplug_in_flight(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
+    submit(m, 1, t->dir, 30, t->list);
+    qtest_qmp_device_del(m->qts, "disk0");
+    wait_for_status(m, FRAME(0));
+    finish(m, 1);
+    expect_partial_transfer(m, &disk_req[0]);
+    assert_usable(m, 1, 100);
+    test_end(m);
+    machine_discard();
+}
+
+/* Unplug the controller, which has a command in flight and one that waits */
+static void test_unplug_controller(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
+    submit(m, 1, t->dir, 30, t->list);
+    qpci_unplug_acpi_device_test(m->qts, "hba", MEGASAS_SLOT);
+    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    expect_partial_transfer(m, &disk_req[0]);
+    expect_partial_transfer(m, &disk_req[1]);
+    test_end(m);
+    machine_discard();
+}
+
+/*
+ * IOThreads: two virtio-scsi controllers, each with a thread and a disk
+ *
+ * The memory that they use is system memory, they share its bounce pool.
+ * The virtio core maps MMIO on its own before it hands it over as a list, and
+ * at the end writes back what it has mapped: MMIO is for the other direction.
+ */
+
+#define VIRTIO_SLOT(n)          (6 + (n))
+#define VIRTIO_QUEUES           3
+#define VIRTIO_REQUESTQ         2
+
+/* SPC and SBC */
+#define SCSI_TEST_UNIT_READY    0x00
+#define SCSI_READ_10            0x28
+#define SCSI_WRITE_10           0x2a
+
+/* Out of the way of all regions */
+#define VIRTIO_MEMORY_BEGIN     (8 * MiB)
+#define VIRTIO_MEMORY_END       (16 * MiB)
+
+typedef struct VirtioScsi {
+    QVirtioPCIDevice *pci;
+    QVirtQueue *vq[VIRTIO_QUEUES];
+    uint64_t req_addr;
+    uint64_t resp_addr;
+    uint32_t head;
+} VirtioScsi;
+
+static const Setup virtio_scsi = {
+    .machine = "-object iothread,id=thread0 "
+               "-device virtio-scsi-pci,id=hba0,addr=6,iothread=thread0 "
+               "-device scsi-hd,bus=hba0.0,drive=drive0,id=disk0 "
+               "-object iothread,id=thread1 "
+               "-device virtio-scsi-pci,id=hba1,addr=7,iothread=thread1 "
+               "-device scsi-hd,bus=hba1.0,drive=drive1,id=disk1",
+    .disks = 2,
+    .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
+};
+
+static void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
+                             Request *req)
+{
+    struct virtio_scsi_cmd_req cmd = { .lun = { 1 } };
+    struct virtio_scsi_cmd_resp resp = { .response = 0xff };
+    QVirtQueue *vq = v->vq[VIRTIO_REQUESTQ];
+    int entries = req ? req->list->len : 0;
+    bool out = entries && req->dir == WRITE;
+    bool in = entries && req->dir == READ;
+    int i;
+
+    memcpy(cmd.cdb, cdb, 10);
+    qtest_memwrite(m->qts, v->req_addr, &cmd, sizeof(cmd));
+    qtest_memwrite(m->qts, v->resp_addr, &resp, sizeof(resp));
+
+    qvirtqueue_reset_pool(vq);
+    v->head = qvirtqueue_add(m->qts, vq, v->req_addr, sizeof(cmd), false,
+                             true);
+    if (in) {
+        qvirtqueue_add(m->qts, vq, v->resp_addr, sizeof(resp), true, true);
+    }
+    for (i = 0; i < entries; i++) {
+        const Entry *e = &g_array_index(req->list, Entry, i);
+
+        qvirtqueue_add(m->qts, vq, entry_address(m, e), e->len, in,
+                       out || i < entries - 1);
+    }
+    if (!in) {
+        qvirtqueue_add(m->qts, vq, v->resp_addr, sizeof(resp), true, false);
+    }
+    qvirtqueue_kick(m->qts, &v->pci->vdev, vq, v->head);
+}
+
+/* Returns the SCSI status */
+static uint8_t virtio_scsi_wait(Machine *m, VirtioScsi *v)
+{
+    struct virtio_scsi_cmd_resp resp;
+
+    qvirtio_wait_used_elem(m->qts, &v->pci->vdev, v->vq[VIRTIO_REQUESTQ],
+                           v->head, NULL, PATIENCE_SECONDS * G_USEC_PER_SEC);
+    qtest_memread(m->qts, v->resp_addr, &resp, sizeof(resp));
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    return resp.status;
+}
+
+static void virtio_scsi_start(Machine *m, VirtioScsi *v, int n,
+                              QGuestAllocator *alloc)
+{
+    static const uint8_t test_unit_ready[10] = { SCSI_TEST_UNIT_READY };
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(VIRTIO_SLOT(n), 0) };
+    QVirtioDevice *vdev;
+    uint64_t features;
+    int i;
+
+    v->pci = virtio_pci_new(m->pci, &addr);
+    vdev = &v->pci->vdev;
+    qvirtio_pci_device_enable(v->pci);
+    qvirtio_start_device(vdev);
+    features = qvirtio_get_features(vdev);
+    qvirtio_set_features(vdev, features & ~(QVIRTIO_F_BAD_FEATURE |
+                                            1ull << VIRTIO_RING_F_EVENT_IDX));
+    for (i = 0; i < VIRTIO_QUEUES; i++) {
+        v->vq[i] = qvirtqueue_setup(vdev, alloc, i);
+    }
+    qvirtio_set_driver_ok(vdev);
+
+    v->req_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_req));
+    v->resp_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_resp));
+
+    /* Power-on unit attention */
+    virtio_scsi_post(m, v, test_unit_ready, NULL);
+    g_assert_cmphex(virtio_scsi_wait(m, v), ==, SCSI_CHECK_CONDITION);
+}
+
+static void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc)
+{
+    int i;
+
+    qvirtio_reset(&v->pci->vdev);
+    for (i = 0; i < VIRTIO_QUEUES; i++) {
+        qvirtqueue_cleanup(v->pci->vdev.bus, v->vq[i], alloc);
+    }
+    qvirtio_pci_device_disable(v->pci);
+    g_free(v->pci->pdev);
+    g_free(v->pci);
+}
+
+static void virtio_scsi_submit(Machine *m, VirtioScsi *v, int disk,
+                               Direction dir, uint32_t lba, const char *list)
+{
+    uint8_t cdb[10] = { dir == READ ? SCSI_READ_10 : SCSI_WRITE_10 };
+    Request *req = &disk_req[disk];
+
+    request_free(req);
+    request_init(m, req, dir, disk, lba * SECTOR, 0, list);
+    stl_be_p(&cdb[2], lba);
+    stw_be_p(&cdb[7], req->bytes / SECTOR);
+    virtio_scsi_post(m, v, cdb, req);
+}
+
+static void virtio_scsi_finish(Machine *m, VirtioScsi *v, int disk)
+{
+    Request *req = &disk_req[disk];
+
+    g_assert_cmphex(virtio_scsi_wait(m, v), ==, 0);
+    expect_transfer(m, req, req->bytes);
+}
+
+static void test_iothreads(void)
+{
+    /* Both at once: each has its part of each kind of memory */
+    static const struct {
+        Direction dir;
+        const char *list[2];
+    } tests[] = {
+        { READ, { "r512@0", "r512@65536" } },
+        { READ, { "r1@0+r1@1+r510@2", "r1@65536+r511@65540" } },
+        { READ, { "r101@0+s411@1000", "r411@65536+e101@101" } },
+        { READ, { "r65536@0", "r65536@65536" } },
+        { READ, { "s16384@0+s16384@32768+s16384@65536",
+                  "e4096@0+r45056@65536" } },
+        { WRITE, { "r512@0", "r512@65536" } },
+        { WRITE, { "m512@0", "m512@4096" } },
+        { WRITE, { "r101@0+m411@0", "m101@4096+r411@65536" } },
+        { WRITE, { "r1@0+m1@0+r510@2", "m1@4096+r510@65536+m1@4098" } },
+        { WRITE, { "r212@0+o100+h200", "h100+o200+r212@65536" } },
+        { WRITE, { "s65536@0", "r65536@65536" } },
+    };
+    Machine *m = test_begin(&virtio_scsi);
+    QGuestAllocator alloc;
+    VirtioScsi v[2];
+    int i, n;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_start(m, &v[n], n, &alloc);
+    }
+    for (i = 0; i < 10 * ARRAY_SIZE(tests); i++) {
+        int t = i % ARRAY_SIZE(tests);
+
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_submit(m, &v[n], n, tests[t].dir, 7 * i + n,
+                               tests[t].list[n]);
+        }
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_finish(m, &v[n], n);
+        }
+        assert_everything(m);
+    }
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_stop(&v[n], &alloc);
+    }
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const odd_lists[] = {
+        "100xr1+r412",
+        "100xm1+m412",
+        "r1@0+r1@1+r510@2",
+        "64xr1+64xm7",
+        "r1+m1+r1+m1+r508",
+        "r1+m511",
+        "m1+r511",
+        "r1+m8191",
+        "m4095+r2+m4095",
+        "r510+m6145+r1",
+        "r333+o333+h333+m333+e333@3999+s1@16383+r382",
+        "r131072",
+        "e511@3841+o1@16383",
+        NULL
+    };
+    static const char *const surplus_lists[] = {
+        "r1024+r100", "r1000+m100", "m1100", "r1+m2047", NULL
+    };
+    static const char *const error_lists[] = {
+        "r512", "m512", "r1+m511", "m1+r511", "r1+o100+h100+m311", NULL
+    };
+
+    g_test_init(&argc, &argv, NULL);
+
+    add_tests("odd", odd_lists, test_list);
+    add_tests("surplus", surplus_lists, test_surplus);
+    add_tests("error", error_lists, test_error);
+    add_tests("compete", waiting_lists, test_compete);
+    add_tests("abort/waiting", waiting_lists, test_abort_waiting);
+    add_tests("abort/in-flight", in_flight_lists, test_abort_in_flight);
+    add_tests("reset", waiting_lists, test_reset);
+    add_tests("system-reset", waiting_lists, test_system_reset);
+    add_tests("unplug/waiting", waiting_lists, test_unplug_waiting);
+    add_tests("unplug/in-flight", waiting_lists, test_unplug_in_flight);
+    add_tests("unplug/controller", waiting_lists, test_unplug_controller);
+
+    qtest_add_func("scsi-dma/iothreads", test_iothreads);
+
+    return test_run();
+}
