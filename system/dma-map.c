@@ -218,12 +218,10 @@ static void dma_unmap_element(DMAMap *map, int i, dma_addr_t access_len)
     default:
         if (map->dir == DMA_DIRECTION_FROM_DEVICE) {
             MemoryRegionCache *cache = &map->section[map->owner[i]].cache;
+            /* Negative for what lies before the address that was looked up */
+            hwaddr offset = (uint8_t *)v->iov_base - cache->ptr;
 
-            /* Elements before the address that was looked up wrap around. */
-            address_space_cache_invalidate(cache,
-                                           (uintptr_t)v->iov_base -
-                                           (uintptr_t)cache->ptr,
-                                           v->iov_len);
+            address_space_cache_invalidate(cache, offset, v->iov_len);
         }
     }
 }
