@@ -466,23 +466,27 @@ static const char *const pool_lists[] = {
 
 static void add_pool_tests(void)
 {
-    static const char *const size[] = { "0", "1", "511", "512", "65536", NULL };
+#define POOL_SIZE(bytes) {                                                  \
+        "pool-size/" bytes,                                                 \
+        IDE_DRIVES("") "-global piix3-ide.x-max-bounce-buffer-size=" bytes  \
+    }
+    static const struct {
+        const char *group;
+        const char *options;
+    } size[] = {
+        POOL_SIZE("0"), POOL_SIZE("1"), POOL_SIZE("511"), POOL_SIZE("512"),
+        POOL_SIZE("65536"),
+    };
     int i, j;
 
-    for (i = 0; size[i]; i++) {
-        g_autofree char *group = g_strdup_printf("pool-size/%s", size[i]);
-        /* Tests keep this */
-        char *options =
-            g_strdup_printf(IDE_DRIVES("") "-global "
-                            "piix3-ide.x-max-bounce-buffer-size=%s", size[i]);
-
+    for (i = 0; i < ARRAY_SIZE(size); i++) {
         for (j = 0; pool_lists[j]; j++) {
             ListTest t = {
                 .list = pool_lists[j],
-                .setup = IDE_SETUP(options),
+                .setup = IDE_SETUP(size[i].options),
             };
 
-            add_list_test(group, NULL, &t);
+            add_list_test(size[i].group, NULL, &t);
         }
     }
 }
