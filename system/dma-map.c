@@ -389,8 +389,9 @@ static int dma_map_unit(DMAMap *map, const QEMUSGList *sg,
     return 0;
 }
 
-static void dma_map_account(const DMAMap *map)
+static void dma_map_account(DMAMap *map, dma_addr_t done)
 {
+    trace_dma_map(map, done, map->qiov.niov, map->qiov.size, map->bounced);
     if (map->bounced < map->qiov.size) {
         stat64_add(&dma_map_stats.bytes_direct,
                    map->qiov.size - map->bounced);
@@ -447,10 +448,10 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
         }
     }
 
-    dma_map_account(map);
+    dma_map_account(map, cursor->done);
     if (map->qiov.size < remaining) {
         stat64_add(&dma_map_stats.partial_mappings, 1);
-        trace_dma_map_partial(map, cursor->done, map->qiov.size, remaining);
+        trace_dma_map_partial(map, map->qiov.size, remaining);
         dma_map_cursor_advance(cursor, sg, map->qiov.size);
     } else {
         *cursor = (DMAMapCursor) { .index = sg->nsg, .done = sg->size };
@@ -467,7 +468,7 @@ int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,
     dma_map_begin(map, sg, dir);
     end = dma_map_list(map, sg, &start, 1, max_elements);
     if (end == END_OF_LIST) {
-        dma_map_account(map);
+        dma_map_account(map, 0);
         return 0;
     }
 
