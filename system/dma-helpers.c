@@ -10,9 +10,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/aio-iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "system/block-backend.h"
 #include "system/dma-map.h"
 #include "system/dma.h"
@@ -24,6 +26,13 @@
  * but for the deepest queues.
  */
 #define DMA_CACHE_MAX 64
+
+/*
+ * The most elements of a request that goes through vectored AIO, which splits
+ * it for the host: no list of AHCI is longer.  For this many, a request has
+ * 1.1 MiB of memory allocated as long as it is in flight.
+ */
+#define DMA_BLK_MAX_ELEMENTS (64 * KiB)
 
 /* Lists have room for this many entries at first, and keep it. */
 #define DMA_SGLIST_INLINE_ENTRIES DMA_MAP_INLINE_ELEMENTS
@@ -38,6 +47,7 @@ struct DMABlockAIOCB {
     DMADirection dir;
     uint32_t align;
     uint64_t offset;            /* in bytes, of the whole request */
+    int max_elements;           /* that @io_func takes */
     DMAIOFunc *io_func;
     void *io_func_opaque;
 
@@ -236,7 +246,7 @@ static void dma_blk_host_done(void *opaque, int ret)
 static void dma_blk_step(DMABlockAIOCB *acb)
 {
     ssize_t n = dma_map_partial(&acb->map, acb->sg, &acb->cursor, acb->align,
-                                acb->dir);
+                                acb->max_elements, acb->dir);
 
     if (n > 0) {
         acb->host = acb->io_func(acb->offset, &acb->map.qiov,
@@ -277,9 +287,11 @@ static void dma_blk_cancel(BlockAIOCB *common)
     }
 }
 
-BlockAIOCB *dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
-                       DMAIOFunc *io_func, void *io_func_opaque,
-                       BlockCompletionFunc *cb, void *opaque, DMADirection dir)
+static BlockAIOCB *dma_blk_start(QEMUSGList *sg, uint64_t offset,
+                                 uint32_t align, int max_elements,
+                                 DMAIOFunc *io_func, void *io_func_opaque,
+                                 BlockCompletionFunc *cb, void *opaque,
+                                 DMADirection dir)
 {
     DMABlockAIOCB *acb = dma_blk_new();
 
@@ -298,6 +310,7 @@ BlockAIOCB *dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
     acb->dir = dir;
     acb->align = align;
     acb->offset = offset;
+    acb->max_elements = max_elements;
     acb->io_func = io_func;
     acb->io_func_opaque = io_func_opaque;
     acb->cursor = (DMAMapCursor) { 0 };
@@ -315,32 +328,42 @@ BlockAIOCB *dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
     return &acb->common;
 }
 
+BlockAIOCB *dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
+                       DMAIOFunc *io_func, void *io_func_opaque,
+                       BlockCompletionFunc *cb, void *opaque, DMADirection dir)
+{
+    return dma_blk_start(sg, offset, align, IOV_MAX, io_func, io_func_opaque,
+                         cb, opaque, dir);
+}
+
 static BlockAIOCB *dma_blk_preadv(int64_t offset, QEMUIOVector *qiov,
                                   BlockCompletionFunc *cb, void *cb_opaque,
                                   void *blk)
 {
-    return blk_aio_preadv(blk, offset, qiov, 0, cb, cb_opaque);
+    return bdrv_aio_readv(blk, offset, qiov, 0, cb, cb_opaque);
 }
 
 BlockAIOCB *dma_blk_read(BlockBackend *blk, QEMUSGList *sg, uint64_t offset,
                          uint32_t align, BlockCompletionFunc *cb, void *opaque)
 {
-    return dma_blk_io(sg, offset, align, dma_blk_preadv, blk, cb, opaque,
-                      DMA_DIRECTION_FROM_DEVICE);
+    return dma_blk_start(sg, offset, align, DMA_BLK_MAX_ELEMENTS,
+                         dma_blk_preadv, blk, cb, opaque,
+                         DMA_DIRECTION_FROM_DEVICE);
 }
 
 static BlockAIOCB *dma_blk_pwritev(int64_t offset, QEMUIOVector *qiov,
                                    BlockCompletionFunc *cb, void *cb_opaque,
                                    void *blk)
 {
-    return blk_aio_pwritev(blk, offset, qiov, 0, cb, cb_opaque);
+    return bdrv_aio_writev(blk, offset, qiov, 0, cb, cb_opaque);
 }
 
 BlockAIOCB *dma_blk_write(BlockBackend *blk, QEMUSGList *sg, uint64_t offset,
                           uint32_t align, BlockCompletionFunc *cb, void *opaque)
 {
-    return dma_blk_io(sg, offset, align, dma_blk_pwritev, blk, cb, opaque,
-                      DMA_DIRECTION_TO_DEVICE);
+    return dma_blk_start(sg, offset, align, DMA_BLK_MAX_ELEMENTS,
+                         dma_blk_pwritev, blk, cb, opaque,
+                         DMA_DIRECTION_TO_DEVICE);
 }
 
 /*

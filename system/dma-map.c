@@ -409,7 +409,8 @@ static void dma_map_begin(DMAMap *map, const QEMUSGList *sg, DMADirection dir)
 }
 
 ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
-                        DMAMapCursor *cursor, size_t align, DMADirection dir)
+                        DMAMapCursor *cursor, size_t align, int max_elements,
+                        DMADirection dir)
 {
     dma_addr_t remaining = sg->size - cursor->done;
     size_t unit = QEMU_ALIGN_UP(BDRV_SECTOR_SIZE, align);
@@ -418,7 +419,11 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
     assert(remaining > 0);
     dma_map_begin(map, sg, dir);
 
-    end = dma_map_list(map, sg, cursor, align, IOV_MAX);
+    if (icount_enabled()) {
+        /* Looking for overlaps is quadratic. */
+        max_elements = MIN(max_elements, IOV_MAX);
+    }
+    end = dma_map_list(map, sg, cursor, align, max_elements);
     if (end < 0) {
         dma_unmap(map, 0);
         return end;

@@ -9,7 +9,7 @@
  * buffers of address_space_map().
  *
  *     DMAMapCursor cursor = {};
- *     ssize_t n = dma_map_partial(&map, sg, &cursor, 512, dir);
+ *     ssize_t n = dma_map_partial(&map, sg, &cursor, 512, IOV_MAX, dir);
  *
  *     ... n bytes of I/O on map.qiov; cursor stands behind them ...
  *
@@ -140,8 +140,7 @@ void dma_map_release(DMAMap *map);
  * dma_map_partial: map as much of a list as can be had now
  *
  * Maps from @cursor on, in the order of the list, and moves @cursor behind what
- * was mapped.  At most IOV_MAX elements are mapped at a time.  With icount, a
- * mapping that the device writes to ends before the first entry that overlaps
+ * was mapped.  With icount, a mapping that the device writes to ends before the first entry that overlaps
  * an earlier one, so that the result does not depend on the order in which the
  * host fills memory.
  *
@@ -154,6 +153,7 @@ void dma_map_release(DMAMap *map);
  * @cursor: the first byte to map; not at the end of the list
  * @align: unit of the transfer in bytes.  The mapping is a multiple of it, or
  *         reaches to the end of the list.
+ * @max_elements: the most elements that @map->qiov may have
  * @dir: %DMA_DIRECTION_TO_DEVICE if guest memory will be read,
  *       %DMA_DIRECTION_FROM_DEVICE if it will be written
  *
@@ -164,7 +164,8 @@ void dma_map_release(DMAMap *map);
  *  -ENOMEM: the host has no memory left.
  */
 ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
-                        DMAMapCursor *cursor, size_t align, DMADirection dir);
+                        DMAMapCursor *cursor, size_t align, int max_elements,
+                        DMADirection dir);
 
 /**
  * dma_map_whole: map all of a list or nothing

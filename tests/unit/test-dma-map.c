@@ -331,7 +331,7 @@ static void list_add(hwaddr base, hwaddr len)
 static ssize_t map_some(DMAMap *map, DMAMapCursor *cursor, size_t align,
                         DMADirection dir)
 {
-    ssize_t n = dma_map_partial(map, &list.sg, cursor, align, dir);
+    ssize_t n = dma_map_partial(map, &list.sg, cursor, align, IOV_MAX, dir);
 
     if (n > 0) {
         g_assert_cmpuint(n, ==, map->qiov.size);
