@@ -242,7 +242,7 @@ static void dma_blk_host_done(void *opaque, int ret)
     }
 }
 
-/* Map the next part of the list and submit it, or wait until it can be mapped */
+/* Map the next part of the list and submit it, or wait until that can be. */
 static void dma_blk_step(DMABlockAIOCB *acb)
 {
     ssize_t n = dma_map_partial(&acb->map, acb->sg, &acb->cursor, acb->align,

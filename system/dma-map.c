@@ -96,8 +96,8 @@ static bool dma_map_grow(DMAMap *map)
 }
 
 /*
- * The memory section that @addr lies in.  RAM stays referenced; anything else is
- * good for this one address, and until the next call.
+ * The memory section that @addr lies in.  RAM stays referenced; anything else
+ * is good for this one address, and until the next call.
  */
 static DMAMapSection *dma_map_find_section(DMAMap *map, hwaddr addr)
 {

@@ -140,9 +140,11 @@ void dma_map_release(DMAMap *map);
  * dma_map_partial: map as much of a list as can be had now
  *
  * Maps from @cursor on, in the order of the list, and moves @cursor behind what
- * was mapped.  With icount, a mapping that the device writes to ends before the first entry that overlaps
- * an earlier one, so that the result does not depend on the order in which the
- * host fills memory.
+ * was mapped.
+ *
+ * With icount, a mapping that the device writes to ends before the first entry
+ * that overlaps an earlier one, so that the result does not depend on the order
+ * in which the host fills memory.
  *
  * The same bytes can be read from MMIO more than once if another thread takes
  * bounce buffer space at the same time: what does not fill an aligned unit is
