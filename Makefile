@@ -21,7 +21,9 @@ stock:
 demo: build
 	@dev/guest/demo
 
+# Python itself may be missing.
 check:
+	@dev/deps
 	@dev/check
 
 # build/ is a directory, too.
