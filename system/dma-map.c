@@ -24,7 +24,6 @@ DMAMapStats dma_map_stats;
 enum {
     OWNER_ADDRESS_SPACE = -1,   /* address_space_map(), RAM */
     OWNER_BOUNCE = -2,          /* address_space_map(), bounce buffer */
-    OWNER_UNIT = -3,            /* DMAMap.unit */
 };
 
 /* Where a hole in the address space can end, for lack of better knowledge */
@@ -205,8 +204,6 @@ static void dma_unmap_element(DMAMap *map, int i, dma_addr_t access_len)
     struct iovec *v = &map->iov[i];
 
     switch (map->owner[i]) {
-    case OWNER_UNIT:
-        break;
     case OWNER_BOUNCE:
         dma_memory_unmap(map->as, v->iov_base, v->iov_len, map->dir,
                          MIN(access_len, v->iov_len));
@@ -378,7 +375,6 @@ static int dma_map_unit(DMAMap *map, const QEMUSGList *sg,
     map->unit_sg = sg;
     map->unit_cursor = *cursor;
     map->iov[0] = (struct iovec) { map->unit, len };
-    map->owner[0] = OWNER_UNIT;
     map->qiov.niov = 1;
     map->qiov.size = len;
     map->bounced = len;
@@ -413,7 +409,6 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
                         DMADirection dir)
 {
     dma_addr_t remaining = sg->size - cursor->done;
-    size_t unit = QEMU_ALIGN_UP(BDRV_SECTOR_SIZE, align);
     int end;
 
     assert(remaining > 0);
@@ -434,6 +429,7 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
 
     if (map->qiov.size == 0) {
         AddressSpace *as = map->as;
+        size_t unit = QEMU_ALIGN_UP(BDRV_SECTOR_SIZE, align);
         int ret;
 
         dma_unmap(map, 0);

@@ -110,7 +110,7 @@ typedef struct DMAMap {
     bool indirect;              /* an element is not of a section */
     dma_addr_t bounced;         /* bytes of the mapping in bounce buffers */
     struct iovec *iov;          /* @nalloc elements: inline_iov or allocated */
-    int8_t *owner;              /* what each element was mapped with */
+    int8_t *owner;              /* what each was mapped with, but @unit */
 
     void *unit;                 /* private buffer of one aligned unit */
     const QEMUSGList *unit_sg;
