@@ -6,12 +6,16 @@ cell has pairs of samples, one of each QEMU, taken one right after the other; it
 result is the median of the ratios within the pairs.
 """
 
+import argparse
 import json
 import math
 import os
 import signal
+import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +27,10 @@ GIB = 1 << 30
 TICKS = os.sysconf('SC_CLK_TCK')
 # More than this share of a CPU taken by others spoils a sample.
 DISTURBED = 0.1
+
+
+class BenchError(Exception):
+    """What makes a cell fail, as a sentence for a person."""
 
 
 # --- Statistics -------------------------------------------------------------------
@@ -107,6 +115,74 @@ def warn_if_busy():
               file=sys.stderr)
 
 
+# --- A QEMU without a guest -------------------------------------------------------
+
+class Qtest:
+    """A QEMU whose only guest is us, by the qtest protocol: a line out, a line back."""
+
+    def __init__(self, qemu, arguments, directory, wrapper=(), limit=60):
+        path = Path(directory) / f'{len(os.listdir(directory))}.sock'
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(path))
+        server.listen(1)
+        server.settimeout(limit)
+        self.name = str(qemu)
+        self.log = Path(directory) / 'log'
+        with open(self.log, 'ab') as log:
+            self.process = subprocess.Popen(
+                [*wrapper, self.name, '-accel', 'qtest', '-qtest', f'unix:{path}',
+                 '-qtest-log', '/dev/null', '-display', 'none', '-nodefaults',
+                 *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.sock = server.accept()[0]
+        except OSError:
+            self.end()
+            raise self.failure('did not start') from None
+        self.sock.settimeout(limit)
+        self.lines = self.sock.makefile('r')
+        self.cpu = Cpu(self.process.pid)
+
+    def failure(self, what):
+        said = self.log.read_text(errors='replace')[-2000:]
+        return BenchError(f'{self.name} {what}. It said:\n{said}')
+
+    def send(self, *commands):
+        """Send all commands, then take all answers; the last answer's words."""
+        words = []
+        try:
+            self.sock.sendall(''.join(c + '\n' for c in commands).encode())
+            for command in commands:
+                words = self.lines.readline().split()
+                while words and words[0] == 'IRQ':
+                    words = self.lines.readline().split()
+                if not words or words[0] != 'OK':
+                    raise self.failure(f'answered "{" ".join(words)}" to "{command}"')
+        except OSError as error:
+            raise self.failure(f'does not answer ({error})') from None
+        return words
+
+    def __call__(self, *commands):
+        """As send(); the value that the last one read, if it did."""
+        words = self.send(*commands)
+        return int(words[1], 16) if len(words) > 1 else None
+
+    def write(self, addr, data):
+        self.send(f'write {addr:#x} {len(data):#x} 0x{data.hex()}')
+
+    def read(self, addr, size):
+        return bytes.fromhex(self.send(f'read {addr:#x} {size:#x}')[1][2:])
+
+    def pci_config(self, device, function, *settings):
+        """Write (offset, value) pairs of 32 bits to the configuration space."""
+        for offset, value in settings:
+            address = 1 << 31 | device << 11 | function << 8 | offset
+            self.send(f'outl 0xcf8 {address:#x}', f'outl 0xcfc {value:#x}')
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
 # --- Results ----------------------------------------------------------------------
 
 class Results:
@@ -163,6 +239,10 @@ def of_pairs(record, figure, *arguments):
     return [[figure(sample, *arguments) for sample in pair] for pair in record['pairs']]
 
 
+def median_of(samples, figure, *arguments):
+    return statistics.median(figure(sample, *arguments) for sample in samples)
+
+
 def medians(pairs):
     return [statistics.median(column) for column in zip(*pairs)]
 
@@ -174,6 +254,19 @@ def print_table(rows, left=1, file=None):
         print('  '.join(cell.ljust(width) if i < left else cell.rjust(width)
                         for i, (cell, width) in enumerate(zip(row, widths))).rstrip(),
               file=file)
+
+
+def make_image(directory, size):
+    """The name of a new file of random bytes."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix='qemu-dma-bench-',
+                                     delete=False) as image:
+        try:
+            for _ in range(size // MIB):
+                image.write(os.urandom(MIB))
+        except OSError:
+            os.unlink(image.name)
+            raise
+    return image.name
 
 
 # --- Command lines ----------------------------------------------------------------
@@ -194,10 +287,18 @@ def numbers(text):
     return [int(word) for word in text.split(',')]
 
 
-def add_qemus(parser):
+def parser(doc):
+    """What every benchmark takes; the help is the program's own documentation."""
+    result = argparse.ArgumentParser(description=doc,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument('--json', type=Path, metavar='FILE',
+                        help='append results, one cell a line; what is there already '
+                        'is not measured again')
     for variant in VARIANTS:
-        parser.add_argument(f'--{variant}', type=Path, metavar='QEMU',
-                            default=BUILD / variant / 'qemu-system-x86_64')
+        result.add_argument(f'--{variant}', type=Path, metavar='QEMU',
+                            default=BUILD / variant / 'qemu-system-x86_64',
+                            help='(default: %(default)s)')
+    return result
 
 
 def qemus(args):
