@@ -15,6 +15,8 @@
 
 #define CD_SECTOR_SIZE 2048
 
+QEMU_BUILD_BUG_ON(sizeof_field(AtapiDMA, packet) != ATAPI_PACKET_SIZE);
+
 static AtapiDmaMode atapi_dma_mode(const IDEState *s)
 {
     const IDEDevice *dev = s->unit ? s->bus->slave : s->bus->master;

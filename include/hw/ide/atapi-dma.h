@@ -23,11 +23,14 @@ typedef struct IDEState IDEState;
 /**
  * AtapiDMA: state of one drive
  *
+ * @packet: the command, while its data overwrites io_buffer: a command that an
+ *          error has stopped is executed once more
  * @slow: the host was slow to read this medium.  Not migrated: the other host
  *        has to show for itself.
  * @start_ms: when the read in flight was submitted, %QEMU_CLOCK_REALTIME
  */
 typedef struct AtapiDMA {
+    uint8_t packet[12];
     bool slow;
     int64_t start_ms;
 } AtapiDMA;
