@@ -375,12 +375,17 @@ class Tree:
                         '.\nRun dev/series refresh to take them into the series, '
                         'or dev/series discard to drop them.')
 
-    def apply(self):
-        self.recover()
-        self.refuse_edits()
+    def checked_series(self):
+        """The patches, and the commit of the base."""
         patches = read_series()
         base = self.import_base()
         check_adds(patches, set(self.git('ls-tree', '-d', '--name-only', base).split()))
+        return patches, base
+
+    def apply(self):
+        self.recover()
+        self.refuse_edits()
+        patches, base = self.checked_series()
         commits = self.build_commits(patches, base)
         self.move(commits[-1])
         return patches, commits
