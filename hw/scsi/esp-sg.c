@@ -20,8 +20,9 @@
 #define HABIT_MAX   1
 #define HABIT_MIN   (-2)
 
-void esp_sg_init(ESPState *s, DeviceState *hba)
+void esp_sg_init(ESPState *s, DeviceState *hba, bool enabled)
 {
+    s->sg.enabled = enabled;
     if (s->sg.ops) {
         dma_device_stats_register(&s->sg.stats, hba);
     }

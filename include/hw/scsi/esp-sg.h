@@ -49,7 +49,6 @@ typedef struct ESPDMASGOps {
  * ESPSG: private to esp-sg.c, but for
  *
  * @ops: of the DMA engine, or NULL if it has none; set before realize
- * @enabled: the property "direct-dma"
  * @deferred: the current request shows its data phase, but has not begun: it
  *            waits for a TI
  */
@@ -65,11 +64,12 @@ typedef struct ESPSG {
 } ESPSG;
 
 /**
- * esp_sg_init: let x-query-dma show how a chip moves data
+ * esp_sg_init: say how a chip moves data, and let x-query-dma show it
  * @s: the chip, with s->sg.ops set
  * @hba: the device that it is a part of
+ * @enabled: whether to move data directly at all: the property "direct-dma"
  */
-void esp_sg_init(ESPState *s, DeviceState *hba);
+void esp_sg_init(ESPState *s, DeviceState *hba, bool enabled);
 
 /**
  * esp_sg_exit: undo esp_sg_init(), when @s has no request any more
