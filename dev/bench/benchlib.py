@@ -63,6 +63,10 @@ class Ratio:
         self.median = statistics.median(self.values) if self.values else None
         self.interval = interval(self.values) if self.values else None
 
+    def clearly(self, above, bound):
+        """Is all of the interval above, or else below, the bound?"""
+        return self.interval[0] > bound if above else self.interval[1] < bound
+
     def __str__(self):
         if not self.values:
             return '-'
@@ -74,6 +78,25 @@ def in_turn(pairs):
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
             yield pair, which
+
+
+def take_pairs(count, take):
+    """Pairs of samples, in turn; take(0) makes one of stock, take(1) of patched.
+
+    A pair that had to share the CPUs with others is taken again, once.
+    """
+    pairs = [[None, None] for _ in range(count)]
+    spoiled = 0
+    for pair, which in in_turn(count):
+        pairs[pair][which] = take(which)
+        if None not in pairs[pair] and max(map(foreign, pairs[pair])) > DISTURBED:
+            again = [take(0), take(1)]
+            pairs[pair] = min(pairs[pair], again, key=lambda p: max(map(foreign, p)))
+            spoiled += max(map(foreign, pairs[pair])) > DISTURBED
+    if spoiled:
+        print(f'warning: something else ran during {spoiled} of {count} pairs.',
+              file=sys.stderr)
+    return pairs
 
 
 # --- What the machine does --------------------------------------------------------
@@ -262,10 +285,9 @@ def cpu_per_gib(sample, *threads):
     return sum(cpu[t] for t in threads or cpu) * GIB / sample['bytes']
 
 
-def disturbed(record):
-    """How many of the samples had to share the CPUs."""
-    return sum(sample.get('foreign', 0) > DISTURBED
-               for pair in record['pairs'] for sample in pair)
+def foreign(sample):
+    """What others used meanwhile, as a share of one CPU"""
+    return sample.get('foreign', 0)
 
 
 def of_pairs(record, figure, *arguments):
