@@ -46,7 +46,7 @@ static inline MemTxResult ahci_prdt_read(const AhciPrdt *table,
     AHCI_SG fetched;
 
     if (at + sizeof(AHCI_SG) <= table->mapped) {
-        prd = table->cache.ptr + at;
+        prd = (const AHCI_SG *)(table->cache.ptr + at);
     } else {
         MemTxResult result = dma_memory_read(as, table->base + at, &fetched,
                                              sizeof(fetched),

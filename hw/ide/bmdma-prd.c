@@ -116,7 +116,7 @@ uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit)
         end = prd + reader.nmapped * PRD_SIZE;
         while (prd < end && !(flags & PRD_EOT)) {
             flags = ldl_le_p(prd + 4);
-            prd_sglist_add(&list, ldl_le_p(prd), prd_len(flags));
+            prd_sglist_add(&list, (uint32_t)ldl_le_p(prd), prd_len(flags));
             prd += PRD_SIZE;
         }
         bm->cur_addr += prd - reader.next;
