@@ -154,7 +154,7 @@ class Qtest:
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(path))
         server.listen(1)
-        server.settimeout(limit)
+        server.settimeout(0.5)
         self.name = str(qemu)
         self.log = Path(directory) / 'log'
         with open(self.log, 'ab') as log:
@@ -162,18 +162,22 @@ class Qtest:
                 [*wrapper, self.name, '-accel', 'qtest', '-qtest', f'unix:{path}',
                  '-qtest-log', '/dev/null', '-display', 'none', '-nodefaults',
                  *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            self.sock = server.accept()[0]
-        except OSError:
-            self.end()
-            raise self.failure('did not start') from None
+        deadline = time.monotonic() + limit
+        self.sock = None
+        while not self.sock:
+            try:
+                self.sock = server.accept()[0]
+            except TimeoutError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.end()
+                    raise self.failure('did not start') from None
         self.sock.settimeout(limit)
         self.lines = self.sock.makefile('r')
         self.cpu = Cpu(self.process.pid)
 
     def failure(self, what):
         said = self.log.read_text(errors='replace')[-2000:]
-        return BenchError(f'{self.name} {what}. It said:\n{said}')
+        return BenchError(f'{self.name} {what}. It said:\n{said or "(nothing)"}')
 
     def send(self, *commands):
         """Send all commands, then take all answers; the last answer's words."""
