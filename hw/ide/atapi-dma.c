@@ -45,6 +45,57 @@ static void atapi_dma_judge_host(IDEState *s)
     }
 }
 
+typedef struct AtapiDMADeferred {
+    QEMUBHFunc *func;
+    void *opaque;
+} AtapiDMADeferred;
+
+static void atapi_dma_defer(IDEState *s, QEMUBHFunc *func, void *opaque)
+{
+    AtapiDMADeferred *d;
+    GSList *item;
+
+    for (item = s->atapi.deferred; item; item = item->next) {
+        d = item->data;
+        if (d->func == func && d->opaque == opaque) {
+            return;
+        }
+    }
+    d = g_new(AtapiDMADeferred, 1);
+    *d = (AtapiDMADeferred) { .func = func, .opaque = opaque };
+    s->atapi.deferred = g_slist_append(s->atapi.deferred, d);
+}
+
+static void atapi_dma_run_deferred(IDEState *s)
+{
+    while (s->atapi.deferred) {
+        g_autofree AtapiDMADeferred *d = s->atapi.deferred->data;
+
+        s->atapi.deferred = g_slist_delete_link(s->atapi.deferred,
+                                                s->atapi.deferred);
+        d->func(d->opaque);
+    }
+}
+
+bool atapi_dma_abandon(IDEBus *bus, QEMUBHFunc *func, void *opaque)
+{
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(bus->ifs); i++) {
+        IDEState *s = &bus->ifs[i];
+
+        if (s->atapi.in_flight) {
+            trace_atapi_dma_abandon(s, func);
+            s->atapi.abandoned = true;
+            if (func) {
+                atapi_dma_defer(s, func, opaque);
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
 static void atapi_dma_end(IDEState *s, int ret)
 {
     if (ret < 0) {
@@ -81,11 +132,17 @@ static void atapi_dma_read_cb(void *opaque, int ret)
 {
     IDEState *s = opaque;
     dma_addr_t bytes = s->sg.size;
-    bool failed = ret < 0;
+    bool failed;
 
     trace_atapi_dma_read_cb(s, ret);
     atapi_dma_judge_host(s);
 
+    if (s->atapi.abandoned) {
+        ret = -ECANCELED;
+    }
+    s->atapi.in_flight = s->atapi.abandoned = false;
+
+    failed = ret < 0;
     if (failed) {
         failed = ide_handle_rw_error(s, -ret, IDE_RETRY_ATAPI);
     }
@@ -98,6 +155,7 @@ static void atapi_dma_read_cb(void *opaque, int ret)
         return;
     }
     atapi_dma_end(s, ret);
+    atapi_dma_run_deferred(s);
 }
 
 /* The bus master is ready. */
@@ -113,6 +171,7 @@ static void atapi_dma_read_start(void *opaque, int unused)
         ide_dma_error(s);
         return;
     }
+    s->atapi.in_flight = true;
     s->atapi.start_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     dma->aiocb = dma_blk_read(s->blk, &s->sg,
                               (int64_t)s->lba * CD_SECTOR_SIZE,

@@ -3,18 +3,22 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A read that goes straight into guest memory cannot be abandoned: whoever
- * resets the drive has to wait until the host is done with that memory.  A
- * read into a buffer can be, at the price of a copy.  A drive therefore reads
- * directly for as long as the host answers, and through the buffer when it
- * has once kept the drive waiting.
+ * Memory that the host reads into cannot be taken back before the host is done
+ * with it.  A guest that gives up on such a read finds the drive busy until
+ * then, with the bus master active, and what it has asked for (that the bus
+ * master stops, a reset) happens only then.  A read into a buffer can be
+ * abandoned at once, at the price of a copy.  A drive therefore reads directly
+ * for as long as the host answers, and through the buffer when it has once
+ * kept the drive waiting.
  */
 
 #ifndef HW_IDE_ATAPI_DMA_H
 #define HW_IDE_ATAPI_DMA_H
 
+#include "block/aio.h"
 #include "qapi/qapi-types-block.h"
 
+typedef struct IDEBus IDEBus;
 typedef struct IDEState IDEState;
 
 /* In milliseconds: a host that takes longer than this for a read is slow. */
@@ -27,12 +31,18 @@ typedef struct IDEState IDEState;
  *          error has stopped is executed once more
  * @slow: the host was slow to read this medium.  Not migrated: the other host
  *        has to show for itself.
- * @start_ms: when the read in flight was submitted, %QEMU_CLOCK_REALTIME
+ * @in_flight: the host is reading into guest memory
+ * @abandoned: the guest does not wait for that any more
+ * @start_ms: when the read was submitted, %QEMU_CLOCK_REALTIME
+ * @deferred: what waits for its end
  */
 typedef struct AtapiDMA {
     uint8_t packet[12];
     bool slow;
+    bool in_flight;
+    bool abandoned;
     int64_t start_ms;
+    GSList *deferred;
 } AtapiDMA;
 
 /**
@@ -57,6 +67,23 @@ typedef struct AtapiDMA {
  *          wanted, or the drive is slow
  */
 bool atapi_dma_read(IDEState *s);
+
+/**
+ * atapi_dma_abandon: give up a read that goes straight into guest memory
+ *
+ * Call it with the BQL held.  The command will end as aborted, whatever comes
+ * of the read; until then the drive stays busy.  There can be several callers
+ * while one read is in flight.  Draining the drive waits for @func, too.
+ *
+ * @bus: the bus, with at most one such read
+ * @func: called when the command has ended, in the main loop with the BQL held;
+ *        once, if it is given several times with the same @opaque.  Can be NULL.
+ * @opaque: for @func, to live as long as the bus
+ *
+ * Returns: true if there is such a read, false if not and @func will not be
+ *          called
+ */
+bool atapi_dma_abandon(IDEBus *bus, QEMUBHFunc *func, void *opaque);
 
 /**
  * atapi_dma_medium_changed: trust the host again
