@@ -25,6 +25,10 @@ VARIANTS = 'stock', 'patched'
 MIB = 1 << 20
 GIB = 1 << 30
 TICKS = os.sysconf('SC_CLK_TCK')
+BS = {'4k': 4 << 10, '64k': 64 << 10, '512k': 512 << 10}
+RW = ['read', 'write', 'randread', 'randwrite']
+# QEMU's names
+AIO = ['threads', 'native', 'io_uring']
 # More than this share of a CPU taken by others spoils a sample.
 DISTURBED = 0.1
 
@@ -43,11 +47,12 @@ def interval(values):
     """
     values = sorted(values)
     n, cut, outside = len(values), 0, 0
-    while True:
-        outside += 2 * math.comb(n, cut) / 2 ** n
-        if outside > 0.05 or cut + 1 >= (n + 1) // 2:
-            return values[cut], values[n - 1 - cut]
-        cut += 1
+    for i in range((n - 1) // 2):
+        outside += 2 * math.comb(n, i) / 2 ** n
+        if outside > 0.05:
+            break
+        cut = i
+    return values[cut], values[n - 1 - cut]
 
 
 class Ratio:
@@ -56,6 +61,11 @@ class Ratio:
     def __init__(self, pairs):
         self.values = [b / a for a, b in pairs if a]
         self.median = statistics.median(self.values) if self.values else None
+        self.interval = interval(self.values) if self.values else None
+
+    def clearly(self, above, bound):
+        """Is all of the interval above, or else below, the bound?"""
+        return self.interval[0] > bound if above else self.interval[1] < bound
 
     def __str__(self):
         if not self.values:
@@ -68,6 +78,25 @@ def in_turn(pairs):
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
             yield pair, which
+
+
+def take_pairs(count, take):
+    """Pairs of samples, in turn; take(0) makes one of stock, take(1) of patched.
+
+    A pair that had to share the CPUs with others is taken again, once.
+    """
+    pairs = [[None, None] for _ in range(count)]
+    spoiled = 0
+    for pair, which in in_turn(count):
+        pairs[pair][which] = take(which)
+        if None not in pairs[pair] and max(map(foreign, pairs[pair])) > DISTURBED:
+            again = [take(0), take(1)]
+            pairs[pair] = min(pairs[pair], again, key=lambda p: max(map(foreign, p)))
+            spoiled += max(map(foreign, pairs[pair])) > DISTURBED
+    if spoiled:
+        print(f'warning: something else ran during {spoiled} of {count} pairs.',
+              file=sys.stderr)
+    return pairs
 
 
 # --- What the machine does --------------------------------------------------------
@@ -125,7 +154,7 @@ class Qtest:
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(path))
         server.listen(1)
-        server.settimeout(limit)
+        server.settimeout(0.5)
         self.name = str(qemu)
         self.log = Path(directory) / 'log'
         with open(self.log, 'ab') as log:
@@ -133,18 +162,22 @@ class Qtest:
                 [*wrapper, self.name, '-accel', 'qtest', '-qtest', f'unix:{path}',
                  '-qtest-log', '/dev/null', '-display', 'none', '-nodefaults',
                  *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            self.sock = server.accept()[0]
-        except OSError:
-            self.end()
-            raise self.failure('did not start') from None
+        deadline = time.monotonic() + limit
+        self.sock = None
+        while not self.sock:
+            try:
+                self.sock = server.accept()[0]
+            except TimeoutError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.end()
+                    raise self.failure('did not start') from None
         self.sock.settimeout(limit)
         self.lines = self.sock.makefile('r')
         self.cpu = Cpu(self.process.pid)
 
     def failure(self, what):
         said = self.log.read_text(errors='replace')[-2000:]
-        return BenchError(f'{self.name} {what}. It said:\n{said}')
+        return BenchError(f'{self.name} {what}. It said:\n{said or "(nothing)"}')
 
     def send(self, *commands):
         """Send all commands, then take all answers; the last answer's words."""
@@ -191,12 +224,17 @@ class Results:
     def __init__(self, path=None):
         self.path = path
         self.records = {}
-        if path and Path(path).exists():
-            for line in Path(path).read_text().splitlines():
-                try:
-                    self.put(json.loads(line))
-                except ValueError:
-                    pass            # cut off by an interruption: measured again
+        for line in path.read_text().splitlines() if path and path.exists() else ():
+            try:
+                # write_json() makes an array of the lines.
+                self.put(json.loads(line.removesuffix(',')))
+            except (ValueError, TypeError):
+                pass                # cut off by an interruption: measured again
+
+    def write_json(self, path):
+        """All records as one JSON array, one a line."""
+        lines = (json.dumps(shorter(r)) for r in self.records.values())
+        path.write_text('[\n' + ',\n'.join(lines) + '\n]\n')
 
     @staticmethod
     def key(bench, cell):
@@ -209,6 +247,16 @@ class Results:
         record = self.records.get(self.key(bench, cell))
         return record is not None and 'error' not in record
 
+    def get(self, bench, **cell):
+        """The records of a benchmark whose cells have these values."""
+        return [r for r in self.records.values() if r['bench'] == bench
+                and all(r['cell'].get(key) == value for key, value in cell.items())]
+
+    def of(self, bench, cells):
+        """The records of these cells, as far as there are any"""
+        keys = [self.key(bench, cell) for cell in cells]
+        return [self.records[key] for key in keys if key in self.records]
+
     def add(self, bench, cell, **data):
         record = {'bench': bench, 'cell': cell, **data}
         self.put(record)
@@ -216,6 +264,19 @@ class Results:
             with open(self.path, 'a') as f:
                 f.write(json.dumps(record) + '\n')
         return record
+
+
+def shorter(value):
+    """The same with no more digits than were measured."""
+    if isinstance(value, float):
+        return float(f'{value:.5g}')
+    if isinstance(value, dict):
+        return {key: shorter(v) for key, v in value.items()}
+    return [shorter(v) for v in value] if isinstance(value, list) else value
+
+
+def status(records):
+    return 1 if any('error' in record for record in records) else 0
 
 
 def rate(sample):
@@ -228,10 +289,9 @@ def cpu_per_gib(sample, *threads):
     return sum(cpu[t] for t in threads or cpu) * GIB / sample['bytes']
 
 
-def disturbed(record):
-    """How many of the samples had to share the CPUs."""
-    return sum(sample.get('foreign', 0) > DISTURBED
-               for pair in record['pairs'] for sample in pair)
+def foreign(sample):
+    """What others used meanwhile, as a share of one CPU"""
+    return sample.get('foreign', 0)
 
 
 def of_pairs(record, figure, *arguments):
@@ -287,14 +347,29 @@ def numbers(text):
     return [int(word) for word in text.split(',')]
 
 
-def parser(doc):
+def add_list(parser, option, allowed, default):
+    parser.add_argument(option, type=choice(allowed), default=default, metavar='LIST',
+                        help=f'of {",".join(allowed)} (default: {",".join(default)})')
+
+
+def add_fio_options(parser, rw, aio, iodepth):
+    """What fio is to do; the arguments are the defaults."""
+    add_list(parser, '--bs', list(BS), list(BS))
+    add_list(parser, '--rw', RW, rw)
+    add_list(parser, '--aio', AIO, aio)
+    parser.add_argument('--iodepth', type=numbers, default=iodepth, metavar='LIST',
+                        help=f'(default: {",".join(map(str, iodepth))})')
+
+
+def parser(doc, json_file=True, both_qemus=True):
     """What every benchmark takes; the help is the program's own documentation."""
     result = argparse.ArgumentParser(description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument('--json', type=Path, metavar='FILE',
-                        help='append results, one cell a line; what is there already '
-                        'is not measured again')
-    for variant in VARIANTS:
+    if json_file:
+        result.add_argument('--json', type=Path, metavar='FILE',
+                            help='append results, one cell a line; what is there '
+                            'already is not measured again')
+    for variant in VARIANTS if both_qemus else ():
         result.add_argument(f'--{variant}', type=Path, metavar='QEMU',
                             default=BUILD / variant / 'qemu-system-x86_64',
                             help='(default: %(default)s)')
@@ -310,9 +385,17 @@ def qemus(args):
     return paths
 
 
-def end_on_signals():
-    """Make a signal unwind the stack, so that QEMUs and files are cleaned up."""
-    def end(number, frame):
-        raise SystemExit(f'error: interrupted by {signal.Signals(number).name}')
+def end(number, frame):
+    raise SystemExit(f'error: interrupted by {signal.Signals(number).name}')
+
+
+def main(parser, run):
+    """Do what the command line says and exit; run(args) returns the status."""
+    args = parser.parse_args()
+    # Unwind the stack, so that QEMUs are ended and files removed.
     for number in signal.SIGTERM, signal.SIGHUP, signal.SIGINT:
         signal.signal(number, end)
+    try:
+        sys.exit(run(args))
+    except (BenchError, OSError) as error:
+        sys.exit(f'error: {error}')

@@ -28,7 +28,7 @@ DEVICES = [
            "-device ide-cd,bus=ahci.1,drive={drive}", AHCI, writable=False),
     Device("lsi", "LSI 53C895A", "05.0",
            "-device scsi-hd,bus=lsi.0,drive={drive}",
-           "-device lsi53c895a,id=lsi,addr=5"),
+           "-device lsi53c895a,id=lsi,addr=5", direct=True),
     Device("esp", "AM53C974 (ESP)", "06.0",
            "-device scsi-hd,bus=esp.0,drive={drive}",
            "-device am53c974,id=esp,addr=6"),
