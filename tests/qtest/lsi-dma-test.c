@@ -937,7 +937,7 @@ static void test_reuse_buffer(void)
     expect_done(&c, GOOD);
     assert_memory_is(&c, SCRATCH, c.m->image[0] + 7 * SECTOR, e->len);
     expect_transfer(c.m, &c.cmd.req, c.cmd.req.bytes);
-    expect_counters(&c, 0, "barrier", "instruction");
+    expect_counters(&c, 0, "barrier", "memory");
     chip_end(&c);
 }
 
@@ -965,7 +965,7 @@ static void test_refill_buffer(void)
     memcpy(disk, first, sizeof(first));
     memcpy(disk + sizeof(first), second, sizeof(second));
     region_write(c.m, e->kind, e->offset, second, sizeof(second));
-    expect_counters(&c, 0, "barrier", "instruction");
+    expect_counters(&c, 0, "barrier", "memory");
     chip_end(&c);
 }
 
