@@ -22,7 +22,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/aio-iov.h"
+#include "block/aio-iov-int.h"
 #include "block/aio_task.h"
 #include "block/block_int-common.h"
 #include "qemu/coroutine-tls.h"
@@ -35,35 +35,6 @@
 BdrvIovStats bdrv_iov_stats;
 
 /* The plan */
-
-/* Every read and write of every guest on direct I/O comes through here. */
-static inline QEMU_ALWAYS_INLINE
-bool bdrv_iov_check(const struct iovec *iov, int niov, size_t mem_align,
-                    size_t len_align)
-{
-    const struct iovec *end = iov + niov;
-    const struct iovec *end4 = iov + (niov & ~3);
-    uintptr_t bases = 0;
-    size_t lens = 0;
-
-    for (; iov != end4; iov += 4) {
-        bases |= (uintptr_t)iov[0].iov_base | (uintptr_t)iov[1].iov_base |
-                 (uintptr_t)iov[2].iov_base | (uintptr_t)iov[3].iov_base;
-        lens |= iov[0].iov_len | iov[1].iov_len | iov[2].iov_len |
-                iov[3].iov_len;
-    }
-    for (; iov != end; iov++) {
-        bases |= (uintptr_t)iov->iov_base;
-        lens |= iov->iov_len;
-    }
-    return !((bases & (mem_align - 1)) | (lens & (len_align - 1)));
-}
-
-bool bdrv_iov_is_aligned(const struct iovec *iov, int niov, size_t mem_align,
-                         size_t len_align)
-{
-    return bdrv_iov_check(iov, niov, mem_align, len_align);
-}
 
 static void bdrv_iov_advance(const QEMUIOVector *src, BdrvIovCursor *cursor,
                              size_t bytes)
@@ -437,14 +408,13 @@ static inline size_t bdrv_iov_node_align(const BlockLimits *bl)
  * pads them with more of the same.  An alignment that no bounce buffer is large
  * enough for is left to the driver.
  */
-static inline QEMU_ALWAYS_INLINE
-bool bdrv_iov_needs_alignment(const BlockLimits *bl, int64_t offset,
-                              size_t bytes)
+static bool bdrv_iov_needs_alignment(const BlockLimits *bl, int64_t offset,
+                                     size_t bytes)
 {
     return bl->min_len_alignment > 1 &&
            !((offset | bytes) & (bdrv_iov_node_align(bl) - 1)) &&
-           likely(bl->min_len_alignment <= BDRV_IOV_MAX_BOUNCE &&
-                  bl->min_mem_alignment <= BDRV_IOV_MAX_BOUNCE);
+           bl->min_len_alignment <= BDRV_IOV_MAX_BOUNCE &&
+           bl->min_mem_alignment <= BDRV_IOV_MAX_BOUNCE;
 }
 
 /* Requests that will be an error, or nothing, whatever their vector is */
@@ -454,28 +424,13 @@ static bool bdrv_iov_is_degenerate(int64_t offset, size_t bytes)
            offset > BDRV_MAX_LENGTH - (int64_t)bytes;
 }
 
-/* Whether there is nothing to do here */
-static inline QEMU_ALWAYS_INLINE
-bool bdrv_iov_is_untouched(BlockBackend *blk, int64_t offset,
-                           const QEMUIOVector *qiov)
+/* Whether blk_aio_preadv() can have a vector that bdrv_iov_is_legal() refused */
+static bool bdrv_iov_is_untouched(const BlockLimits *bl, int64_t offset,
+                                  const QEMUIOVector *qiov)
 {
-    const BlockDriverState *bs = blk_bs(blk);
-
-    if (likely(bs)) {
-        const BlockLimits *bl = &bs->bl;
-
-        if (unlikely(qiov->niov > bdrv_iov_max_elements(bl) ||
-                     (bdrv_iov_needs_alignment(bl, offset, qiov->size) &&
-                      !bdrv_iov_check(qiov->iov, qiov->niov,
-                                      bl->min_mem_alignment,
-                                      bl->min_len_alignment))) &&
-            !bdrv_iov_is_degenerate(offset, qiov->size)) {
-            return false;
-        }
-    }
-    stat64_add(&bdrv_iov_stats.requests_untouched, 1);
-    stat64_add(&bdrv_iov_stats.bytes_direct, qiov->size);
-    return true;
+    return (qiov->niov <= bdrv_iov_max_elements(bl) &&
+            !bdrv_iov_needs_alignment(bl, offset, qiov->size)) ||
+           bdrv_iov_is_degenerate(offset, qiov->size);
 }
 
 static BdrvIovLimits bdrv_iov_limits(const BdrvIovAIOCB *acb)
@@ -777,26 +732,25 @@ static BlockAIOCB *bdrv_iov_aio_start(BlockBackend *blk, int64_t offset,
     return &acb->common;
 }
 
-BlockAIOCB *bdrv_aio_readv(BlockBackend *blk, int64_t offset,
-                           QEMUIOVector *qiov, BdrvRequestFlags flags,
-                           BlockCompletionFunc *cb, void *opaque)
+BlockAIOCB *bdrv_iov_aio_readv(BlockBackend *blk, int64_t offset,
+                               QEMUIOVector *qiov, BdrvRequestFlags flags,
+                               BlockCompletionFunc *cb, void *opaque)
 {
-    IO_CODE();
-
-    if (bdrv_iov_is_untouched(blk, offset, qiov)) {
+    if (bdrv_iov_is_untouched(&blk_bs(blk)->bl, offset, qiov)) {
+        bdrv_iov_count_untouched(qiov);
         return blk_aio_preadv(blk, offset, qiov, flags, cb, opaque);
     }
     return bdrv_iov_aio_start(blk, offset, qiov, flags, false, cb, opaque);
 }
 
-BlockAIOCB *bdrv_aio_writev(BlockBackend *blk, int64_t offset,
-                            QEMUIOVector *qiov, BdrvRequestFlags flags,
-                            BlockCompletionFunc *cb, void *opaque)
+BlockAIOCB *bdrv_iov_aio_writev(BlockBackend *blk, int64_t offset,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags,
+                                BlockCompletionFunc *cb, void *opaque)
 {
-    IO_CODE();
     assert(!(flags & BDRV_REQ_ZERO_WRITE));
 
-    if (bdrv_iov_is_untouched(blk, offset, qiov)) {
+    if (bdrv_iov_is_untouched(&blk_bs(blk)->bl, offset, qiov)) {
+        bdrv_iov_count_untouched(qiov);
         return blk_aio_pwritev(blk, offset, qiov, flags, cb, opaque);
     }
     return bdrv_iov_aio_start(blk, offset, qiov, flags, true, cb, opaque);

@@ -11,6 +11,7 @@
 
 #include "qemu/osdep.h"
 #include "hw/ide/bmdma-prd.h"
+#include "hw/ide/prd-sglist.h"
 #include "hw/pci/pci_device.h"
 
 #define PRD_SIZE        8
@@ -94,32 +95,6 @@ bool bmdma_prd_next(BMDMAPrdReader *reader)
     return true;
 }
 
-/* A list in the making */
-typedef struct PrdSGList {
-    QEMUSGList *sg;
-    uint64_t limit;             /* bytes that may still be added */
-    uint64_t described;
-    hwaddr base;                /* a run of regions that is not in @sg yet */
-    hwaddr len;
-} PrdSGList;
-
-static inline void prd_sglist_add(PrdSGList *list, uint32_t addr, uint32_t len)
-{
-    hwaddr n = MIN(len, list->limit);
-
-    list->described += len;
-    list->limit -= n;
-    if (n && addr == list->base + list->len) {
-        list->len += n;
-    } else if (n) {
-        if (list->len) {
-            qemu_sglist_add(list->sg, list->base, list->len);
-        }
-        list->base = addr;
-        list->len = n;
-    }
-}
-
 uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit)
 {
     PrdSGList list = { .sg = sg, .limit = limit };
@@ -141,7 +116,7 @@ uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit)
         end = prd + reader.nmapped * PRD_SIZE;
         while (prd < end && !(flags & PRD_EOT)) {
             flags = ldl_le_p(prd + 4);
-            prd_sglist_add(&list, ldl_le_p(prd), prd_len(flags));
+            prd_sglist_add(&list, (uint32_t)ldl_le_p(prd), prd_len(flags));
             prd += PRD_SIZE;
         }
         bm->cur_addr += prd - reader.next;
@@ -153,9 +128,7 @@ uint64_t bmdma_prd_get_sglist(BMDMAState *bm, QEMUSGList *sg, uint64_t limit)
         prd_sglist_add(&list, bm->cur_prd_addr, bm->cur_prd_len);
         bm->cur_prd_len = 0;
     }
-    if (list.len) {
-        qemu_sglist_add(sg, list.base, list.len);
-    }
+    prd_sglist_end(&list);
     bmdma_prd_reader_destroy(&reader);
     return list.described;
 }

@@ -106,8 +106,19 @@ BlockAIOCB *bdrv_aio_writev(BlockBackend *blk, int64_t offset,
  * @mem_align: alignment of addresses, in bytes, a power of 2
  * @len_align: alignment of lengths, in bytes, a power of 2
  */
-bool bdrv_iov_is_aligned(const struct iovec *iov, int niov, size_t mem_align,
-                         size_t len_align);
+static inline bool bdrv_iov_is_aligned(const struct iovec *iov, int niov,
+                                       size_t mem_align, size_t len_align)
+{
+    const struct iovec *end = iov + niov;
+    uintptr_t bases = 0;
+    size_t lens = 0;
+
+    for (; iov < end; iov++) {
+        bases |= (uintptr_t)iov->iov_base;
+        lens |= iov->iov_len;
+    }
+    return !((bases & (mem_align - 1)) | (lens & (len_align - 1)));
+}
 
 /**
  * BdrvIovLimits: what makes a vector legal
