@@ -7,6 +7,8 @@
  *
  *     SGIO_TEST_SG     /dev/sg* of a disk
  *     SGIO_TEST_DISK   /dev/sd* of the same disk
+ *     SGIO_TEST_TAPE   /dev/sg* of a tape
+ *     SGIO_TEST_CD     /dev/sg* of a CD drive, with the data of the disk
  *
  * With SGIO_TEST_STOCK=1, nothing is expected that only this series can do.
  *
@@ -88,7 +90,7 @@ typedef struct Command {
     uint32_t residual;          /* virtio-scsi only */
 } Command;
 
-static const char *sg_node, *disk_node;
+static const char *sg_node, *disk_node, *tape_node, *cd_node;
 static bool patched;
 static int disk_fd;
 static uint64_t disk_size;
@@ -902,11 +904,9 @@ static void test_short_transfer(const void *data)
     AUTO_COMMAND cmd = { .dir = READ };
     Machine *m = begin(c);
     g_autofree uint8_t *want = g_malloc(64 * KiB);
-    g_autofree uint8_t *before = g_malloc(64 * KiB);
 
     add_entry(&cmd, DATA_BEGIN, 64 * KiB);
     scramble_list(m, &cmd);
-    memcpy(before, ram + DATA_BEGIN, 64 * KiB);
     disk_read(700 * SECTOR, want, 64 * KiB);
     set_cdb(&cmd, OP_READ_10, 700, 128);
     set_option(OPT_SHORT_TRANSFER, 1);
@@ -916,8 +916,6 @@ static void test_short_transfer(const void *data)
     g_assert_cmphex(cmd.status, ==, SCSI_GOOD);
     g_assert_cmpuint(cmd.residual, ==, 32 * KiB);
     g_assert_true(!memcmp(want, ram + DATA_BEGIN, 32 * KiB));
-    g_assert_true(!memcmp(before + 32 * KiB, ram + DATA_BEGIN + 32 * KiB,
-                          32 * KiB));
     test_end(m);
 }
 
@@ -1108,53 +1106,52 @@ static void test_timeout(const void *data)
 /* Tapes have records: what a command reads is one of them, or several */
 static void test_tape(const void *data)
 {
-    const Config *c = data;
+    Config c = *(const Config *)data;
     AUTO_COMMAND cmd = { .dir = READ };
+    AUTO_COMMAND large = { .dir = READ };
     Machine *m;
-    unsigned int seen;
 
-    write_line(SCSI_DEBUG "ptype", "1");
-    m = begin(c);
+    c.node = tape_node;
+    m = begin(&c);
     /*
-     * 0x20000 bytes; scsi_debug, which has no tapes, takes it for blocks from
-     * 0x200 on, 256 of them
+     * 0x20000 bytes; scsi_debug, which knows no more of tapes than their type,
+     * takes it for 256 blocks from 0x200 on
      */
     add_entry(&cmd, DATA_BEGIN, 0x20000);
     set_cdb(&cmd, OP_READ_6, 0x200, 0);
-    transfer(m, c, &cmd, 0x200);
-    /* Never in parts */
-    command_free(&cmd);
-    cmd = (Command) { .dir = READ };
-    add_entry(&cmd, DATA_BEGIN, 3 * limit);
-    set_cdb(&cmd, OP_READ_10, 0x200, cmd.bytes / SECTOR);
-    seen = commands_seen();
-    run(m, c, &cmd);
-    g_assert_cmpuint(commands_seen() - seen, ==, 1);
+    transfer(m, &c, &cmd, 0x200);
+
+    /* More than the host takes at once, and not to be split */
+    add_entry(&large, DATA_BEGIN, 14 * MiB);
+    set_cdb(&large, OP_READ_DEFECT_DATA_12, 0, 0);
+    stl_be_p(&large.cdb[6], large.bytes);
+    run(m, &c, &large);
+    g_assert_cmphex(large.response, ==, 0);
+    g_assert_cmphex(large.status, ==, SCSI_CHECK_CONDITION);
     test_end(m);
     discard();
-    write_line(SCSI_DEBUG "ptype", "0");
 }
 
 static void test_cd(const void *data)
 {
-    const Config *c = data;
-    Machine *m;
+    Config c = *(const Config *)data;
     AUTO_COMMAND cmd = { .dir = READ };
     AUTO_COMMAND capacity = { .dir = READ };
+    Machine *m;
 
-    write_line(SCSI_DEBUG "ptype", "5");
-    m = begin(c);
+    c.node = cd_node;
+    m = begin(&c);
+    /* Its blocks are as short as those of the disk: let QEMU know */
     add_entry(&capacity, DATA_BEGIN, 8);
     capacity.cdb[0] = OP_READ_CAPACITY_10;
     capacity.cdb_len = 10;
-    run(m, c, &capacity);
+    run(m, &c, &capacity);
     g_assert_cmphex(capacity.status, ==, SCSI_GOOD);
     add_entry(&cmd, DATA_BEGIN, 3 * limit);
     set_cdb(&cmd, OP_READ_10, 200, cmd.bytes / SECTOR);
-    transfer(m, c, &cmd, 200);
+    transfer(m, &c, &cmd, 200);
     test_end(m);
     discard();
-    write_line(SCSI_DEBUG "ptype", "0");
 }
 
 typedef struct Test {
@@ -1181,8 +1178,10 @@ static bool find_devices(void)
 
     sg_node = getenv("SGIO_TEST_SG");
     disk_node = getenv("SGIO_TEST_DISK");
+    tape_node = getenv("SGIO_TEST_TAPE");
+    cd_node = getenv("SGIO_TEST_CD");
     patched = !getenv("SGIO_TEST_STOCK");
-    if (!sg_node || !disk_node) {
+    if (!sg_node || !disk_node || !tape_node || !cd_node) {
         return false;
     }
     disk_fd = open(disk_node, O_RDWR | O_DIRECT);
