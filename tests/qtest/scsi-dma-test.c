@@ -348,7 +348,6 @@ static void test_unplug_controller(const void *data)
  */
 
 #define VIRTIO_SLOT(n)          (6 + (n))
-
 /* SBC */
 #define SCSI_READ_10            0x28
 #define SCSI_WRITE_10           0x2a
@@ -480,7 +479,7 @@ static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
     virtio_scsi_wait(m, &v, &resp);
     g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
     g_assert_cmphex(resp.status, ==, SCSI_GOOD);
-    g_assert_cmpuint(resp.resid, ==, 0);
+    g_assert_cmpuint(le32_to_cpu(resp.resid), ==, 0);
     expect_transfer(m, &disk_req[0], disk_req[0].bytes);
     virtio_scsi_stop(&v, &alloc);
     alloc_destroy(&alloc);
