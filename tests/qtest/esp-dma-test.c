@@ -1436,7 +1436,7 @@ static void mdl_expect_moved(Board *b, Direction dir, uint32_t start,
     }
 }
 
-/* The working registers after @end bytes from the beginning of the first page */
+/* The working registers after @end bytes from the first page's beginning */
 static void mdl_assert(Board *b, uint32_t end)
 {
     int last = (end - 1) / PAGE;
