@@ -171,8 +171,10 @@ static unsigned int commands_seen(void)
     g_autofree char *path = g_strdup_printf(
         "/sys/class/scsi_generic/%s/device/iorequest_cnt", sg_node + 5);
     g_autofree char *text = read_line(path);
+    unsigned int count;
 
-    return strtoul(text, NULL, 16);
+    g_assert_cmpint(sscanf(text, "%x", &count), ==, 1);
+    return count;
 }
 
 static void disk_read(uint64_t offset, void *buf, uint32_t len)
@@ -787,8 +789,11 @@ static uint64_t peak_memory(Machine *m)
     g_autofree char *path = g_strdup_printf("/proc/%d/status",
                                             qtest_pid(m->qts));
     g_autofree char *text = read_line(path);
+    uint64_t kib;
 
-    return strtoull(strstr(text, "VmHWM:") + 6, NULL, 10) * KiB;
+    g_assert_cmpint(sscanf(strstr(text, "VmHWM:"), "VmHWM: %" SCNu64, &kib),
+                    ==, 1);
+    return kib * KiB;
 }
 
 static void expect_sense(Machine *m, const Config *c, Command *cmd,
