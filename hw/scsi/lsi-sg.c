@@ -299,6 +299,9 @@ bool lsi_sg_insn_shows(const LSISgReq *r, uint32_t insn, int phase,
     *cause = DMA_BARRIER_CAUSE_INSTRUCTION;
     switch (INSN_TYPE(insn)) {
     case INSN_BLOCK_MOVE:
+        if (!insn) {
+            return false;
+        }
         if (INSN_PHASE(insn) != phase ||
             phase != (r->out ? PHASE_DATA_OUT : PHASE_DATA_IN)) {
             *cause = DMA_BARRIER_CAUSE_PHASE;
@@ -342,7 +345,7 @@ bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
     switch (INSN_TYPE(insn)) {
     case INSN_BLOCK_MOVE:
         *cause = DMA_BARRIER_CAUSE_PHASE;
-        return INSN_PHASE(insn) != PHASE_MESSAGE_IN;
+        return insn && INSN_PHASE(insn) != PHASE_MESSAGE_IN;
     case INSN_IO_REGISTER:
         *cause = DMA_BARRIER_CAUSE_INSTRUCTION;
         return INSN_OPCODE(insn) == IO_SET && insn & IO_ATN;

@@ -1710,17 +1710,17 @@ static const Test common_tests[] = {
     { "count-is-larger", test_count_is_larger },
     { "count-is-smaller", test_count_is_smaller },
     { "parts", test_parts },
-    { "habit", test_habit },
+    { "habit/learn", test_habit },
     { "habit/of-a-length", test_habit_of_a_length },
     { "habit/after-reset", test_habit_after_reset },
     { "inquiry", test_inquiry },
     { "no-dma", test_no_dma },
-    { "pad", test_pad },
+    { "pad/short", test_pad },
     { "pad/long", test_pad_long },
     { "nop-before-ti", test_nop_before_ti },
     { "error", test_error },
     { "stop-at-error", test_stop_at_error },
-    { "dma-stop", test_dma_stop },
+    { "dma-stop/in-flight", test_dma_stop },
     { "dma-stop/before-ti", test_dma_stop_before_ti },
     { "migrate/before-ti", test_migrate_before_ti },
     { "migrate/before-parts", test_migrate_before_parts },
@@ -1733,7 +1733,7 @@ static const Test amd_tests[] = {
     { "dma-count-is-smaller", test_dma_count_is_smaller },
     { "dma-count-is-larger", test_dma_count_is_larger },
     { "dma-direction", test_dma_direction },
-    { "mdl", test_mdl },
+    { "mdl/whole", test_mdl },
     { "mdl/parts", test_mdl_parts },
     { "mdl/count-is-larger", test_mdl_count_is_larger },
     { "mdl/unreadable", test_mdl_unreadable },
@@ -1798,7 +1798,7 @@ int main(int argc, char **argv)
         add_endings(&am53c974);
         qtest_add_data_func("esp-dma/DC-390/whole", &dc390, test_whole);
         qtest_add_data_func("esp-dma/DC-390/parts", &dc390, test_parts);
-        qtest_add_data_func("esp-dma/DC-390/mdl", &dc390, test_mdl);
+        qtest_add_data_func("esp-dma/DC-390/mdl/whole", &dc390, test_mdl);
     }
     ret = g_test_run();
     g_clear_pointer(&shared_board, board_discard);
