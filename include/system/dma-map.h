@@ -25,7 +25,7 @@
 
 #include "exec/memory.h"
 #include "qemu/iov.h"
-#include "qemu/stats64.h"
+#include "system/dma-stats.h"
 #include "system/dma.h"
 
 /* Elements that a DMAMap has room for without allocating memory. */
@@ -36,27 +36,6 @@
  * and above the hole under 4 GiB; further ones go through address_space_map().
  */
 #define DMA_MAP_MAX_SECTIONS 4
-
-/**
- * DMAMapStats: what the mapper did since QEMU was started
- *
- * @requests: lists that dma_blk_io() was asked to transfer
- * @bytes_direct: bytes mapped as the host memory of guest RAM
- * @bytes_bounced: bytes mapped as a bounce buffer
- * @partial_mappings: mappings that ended before their list did
- * @map_client_waits: times a request waited for bounce buffer space
- * @whole_map_failures: lists that dma_map_whole() could not map
- */
-typedef struct DMAMapStats {
-    Stat64 requests;
-    Stat64 bytes_direct;
-    Stat64 bytes_bounced;
-    Stat64 partial_mappings;
-    Stat64 map_client_waits;
-    Stat64 whole_map_failures;
-} QEMU_ALIGNED(64) DMAMapStats;
-
-extern DMAMapStats dma_map_stats;
 
 /**
  * DMAMapCursor: a place in a #QEMUSGList; all zeroes is its beginning
@@ -104,6 +83,7 @@ typedef struct DMAMap {
     QEMUIOVector qiov;
 
     AddressSpace *as;
+    DMAStats *stats;            /* of the list's device */
     DMADirection dir;
     int nsections;
     int nalloc;
