@@ -103,6 +103,10 @@ bool esp_sg_ti(ESPState *s, uint32_t count)
     if (!req || !(sg->deferred || sg->habit)) {
         return false;
     }
+    /* The guest may have written another command before it enabled DMA.  */
+    if (s->rregs[ESP_CMD] != (CMD_TI | CMD_DMA)) {
+        return false;
+    }
 
     whole = count >= req->cmd.xfer;
     esp_sg_learn(sg, whole);
