@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "hw/scsi/late-sg.h"
 #include "lsi-sg.h"
+#include "migration/qemu-file-types.h"
 #include "qemu/bitops.h"
 #include "trace.h"
 
@@ -254,6 +255,79 @@ void lsi_sg_free(LSISgReq *r)
     if (r->list.sg) {
         qemu_sglist_destroy(&r->list);
     }
+}
+
+/* Migration */
+
+#define SAVED_OFFERED           BIT(0)
+#define SAVED_WAITING           BIT(1)
+
+void lsi_sg_save(QEMUFile *f, LSISg *s, LSISgReq *r)
+{
+    int i;
+
+    qemu_put_byte(f, r->state);
+    if (r->state == LSI_SG_BUFFERED) {
+        return;
+    }
+    qemu_put_byte(f, (s->offered == r ? SAVED_OFFERED : 0) |
+                     (s->waiting == r ? SAVED_WAITING : 0));
+    qemu_put_be64(f, r->replayed.done);
+    qemu_put_be32(f, r->list.nsg);
+    for (i = 0; i < r->list.nsg; i++) {
+        qemu_put_be64(f, r->list.sg[i].base);
+        qemu_put_be32(f, r->list.sg[i].len);
+    }
+}
+
+bool lsi_sg_load(QEMUFile *f, LSISg *s, LSISgReq *r, SCSIRequest *req,
+                 PCIDevice *pci)
+{
+    int state = qemu_get_byte(f);
+    int flags, n;
+    uint64_t replayed;
+
+    if (state == LSI_SG_BUFFERED) {
+        return true;
+    }
+    flags = qemu_get_byte(f);
+    replayed = qemu_get_be64(f);
+    n = qemu_get_be32(f);
+    if (state < 0 || state > LSI_SG_RUN || n < 0 || n > LSI_SG_MAX_ENTRIES) {
+        return false;
+    }
+
+    r->out = req->cmd.mode == SCSI_XFER_TO_DEV;
+    pci_dma_sglist_init(&r->list, pci, n);
+    while (n-- > 0) {
+        dma_addr_t addr = qemu_get_be64(f);
+        uint32_t len = qemu_get_be32(f);
+
+        if (!len || addr + len - 1 < addr ||
+            len > req->cmd.xfer - r->list.size) {
+            return false;
+        }
+        add_entry(s, r, addr, len);
+    }
+    if (replayed > r->list.size || (state == LSI_SG_RUN && !r->list.size)) {
+        return false;
+    }
+    if (replayed) {
+        dma_map_cursor_advance(&r->replayed, &r->list, replayed);
+    }
+
+    r->state = state;
+    QLIST_INSERT_HEAD(&s->busy, r, next);
+    if (state == LSI_SG_RUN) {
+        s->in_flight++;
+    }
+    if (flags & SAVED_OFFERED) {
+        s->offered = r;
+    }
+    if (flags & SAVED_WAITING) {
+        s->waiting = r;
+    }
+    return true;
 }
 
 /* Instructions */

@@ -186,6 +186,31 @@ void lsi_sg_end(LSISg *s, LSISgReq *r);
 void lsi_sg_free(LSISgReq *r);
 
 /**
+ * lsi_sg_save: save a command's list
+ * @f: stream
+ * @s: the controller
+ * @r: a command that is not complete
+ *
+ * The machine is stopped: no device works on @r, but one may be about to do so
+ * again (rerror=stop, werror=stop).
+ */
+void lsi_sg_save(QEMUFile *f, LSISg *s, LSISgReq *r);
+
+/**
+ * lsi_sg_load: load what lsi_sg_save() saved
+ * @f: stream
+ * @s: the controller
+ * @r: a command's state, all zero
+ * @req: the command
+ * @pci: the controller as a bus master
+ *
+ * Returns: false if the stream does not make sense; @r is a buffered command
+ * then.
+ */
+bool lsi_sg_load(QEMUFile *f, LSISg *s, LSISgReq *r, SCSIRequest *req,
+                 PCIDevice *pci);
+
+/**
  * lsi_sg_collected: is there something to hide?
  * @r: a command, or NULL
  */

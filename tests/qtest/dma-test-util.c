@@ -247,52 +247,58 @@ static void machine_disable_pci(Machine *m)
     g_clear_pointer(&m->lsi, g_free);
 }
 
-static Machine *machine_start(const Setup *setup)
+/* A file that no failure can leave behind; /proc/PID/fd has a name for it */
+static int anonymous_file(const void *contents, size_t len)
 {
-    Machine *m = g_new0(Machine, 1);
-    g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
-    g_autofree char *bios = g_build_filename(dir, "bios", NULL);
-    g_autofree uint8_t *rom = g_malloc(64 * KiB);
-    g_autoptr(GString) drives = g_string_new(NULL);
-    char *image[MAX_DISKS];
-    int i;
+    g_autofree char *name = NULL;
+    int fd = g_file_open_tmp("dma-test-XXXXXX", &name, NULL);
 
-    m->setup = *setup;
+    g_assert_cmpint(fd, >=, 0);
+    unlink(name);
+    g_assert_cmpint(pwrite(fd, contents, len, 0), ==, len);
+    return fd;
+}
+
+/* Start QEMU on the machine's images */
+static void machine_launch(Machine *m, const char *more)
+{
+    g_autoptr(GString) drives = g_string_new(NULL);
+    g_autofree uint8_t *rom = g_malloc(64 * KiB);
+    int bios_fd, i;
 
     /* No instruction of the guest is executed: any contents will do */
     scramble(rom, 64 * KiB, 0xb105);
-    g_assert_true(g_file_set_contents(bios, (char *)rom, 64 * KiB, NULL));
+    bios_fd = anonymous_file(rom, 64 * KiB);
 
-    for (i = 0; i < setup->disks; i++) {
-        image[i] = g_strdup_printf("%s/disk%d", dir, i);
-        m->image[i] = g_malloc(DISK_SIZE);
-        scramble(m->image[i], DISK_SIZE, 0xd150 + i);
-        g_assert_true(g_file_set_contents(image[i], (char *)m->image[i],
-                                          DISK_SIZE, NULL));
-        m->image_fd[i] = open(image[i], O_RDONLY);
-        g_assert_cmpint(m->image_fd[i], >=, 0);
+    for (i = 0; i < m->setup.disks; i++) {
         g_string_append_printf(drives, "-drive if=none,id=drive%d,format=raw,"
                                "file.driver=blkdebug,file.image.driver=file,"
-                               "file.image.filename=%s%s ",
-                               i, image[i], setup->drive[i] ?: "");
+                               "file.image.filename=/proc/%d/fd/%d%s ",
+                               i, getpid(), m->image_fd[i],
+                               m->setup.drive[i] ?: "");
     }
-
-    m->qts = qtest_initf("-machine pc -nodefaults -m %d -bios %s "
-                         "-device lsi53c895a,addr=%d %s%s",
-                         RAM_MIB, bios, LSI_SLOT, drives->str,
-                         setup->machine);
+    m->qts = qtest_initf("-machine pc -nodefaults -m %d -bios /proc/%d/fd/%d "
+                         "-device lsi53c895a,addr=%d %s%s%s",
+                         RAM_MIB, getpid(), bios_fd, LSI_SLOT, drives->str,
+                         m->setup.machine, more);
+    close(bios_fd);
     watchdog_start(m->qts);
-
-    /* QEMU has opened them, so have we: no failure can leave them behind */
-    unlink(bios);
-    for (i = 0; i < setup->disks; i++) {
-        unlink(image[i]);
-        g_free(image[i]);
-    }
-    rmdir(dir);
-
     qtest_irq_intercept_in(m->qts, "ioapic");
     m->pci = qpci_new_pc(m->qts, NULL);
+}
+
+static Machine *machine_start(const Setup *setup)
+{
+    Machine *m = g_new0(Machine, 1);
+    int i;
+
+    m->setup = *setup;
+    for (i = 0; i < setup->disks; i++) {
+        m->image[i] = g_malloc(DISK_SIZE);
+        scramble(m->image[i], DISK_SIZE, 0xd150 + i);
+        m->image_fd[i] = anonymous_file(m->image[i], DISK_SIZE);
+    }
+    machine_launch(m, "");
     machine_enable_pci(m);
 
     region_setup(m, TABLE, "tables", 1 * MiB, 64 * KiB, 64 * KiB, 0);
@@ -331,6 +337,54 @@ void machine_reset(Machine *m)
     qtest_system_reset(m->qts);
     machine_disable_pci(m);
     machine_enable_pci(m);
+}
+
+static void wait_for_migration(QTestState *qts)
+{
+    int64_t deadline = patience_ends();
+    bool completed = false;
+
+    while (!completed) {
+        QDict *info = qtest_qmp_assert_success_ref(
+            qts, "{ 'execute': 'query-migrate' }");
+        const char *status = qdict_get_try_str(info, "status");
+
+        if (!g_strcmp0(status, "failed")) {
+            fail("migration: %s", qdict_get_try_str(info, "error-desc"));
+        }
+        completed = !g_strcmp0(status, "completed");
+        qobject_unref(info);
+        if (!completed) {
+            wait_before_poll(deadline, "migration");
+        }
+    }
+}
+
+void machine_migrate(Machine *m)
+{
+    g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "migration", NULL);
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    QTestState *from = m->qts;
+
+    machine_disable_pci(m);
+    qpci_free_pc(m->pci);
+    machine_launch(m, " -incoming defer");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate-incoming', "
+                             "'arguments': { 'uri': %s } }", uri);
+    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_for_migration(from);
+    wait_for_migration(m->qts);
+    qtest_quit(from);
+    unlink(path);
+    rmdir(dir);
+
+    /* All registers are as they were */
+    m->hba = qpci_device_find(m->pci, m->setup.hba_devfn);
+    g_assert_nonnull(m->hba);
+    m->lsi = qpci_device_find(m->pci, QPCI_DEVFN(LSI_SLOT, 0));
+    g_assert_nonnull(m->lsi);
 }
 
 void machine_discard(void)

@@ -129,6 +129,12 @@ void machine_discard(void);
 /* Reset the system, and give its devices new addresses */
 void machine_reset(Machine *m);
 
+/*
+ * Migrate to a new QEMU, and end the old one.  A machine that is stopped stays
+ * so.
+ */
+void machine_migrate(Machine *m);
+
 /* The same as g_test_run(), and no machine is left over */
 int test_run(void);
 
