@@ -9,6 +9,8 @@ help:
 	@echo 'make check    build, then all tests; with SANITIZE=1, our tests under sanitizers'
 	@echo 'make bench    stock and build, then measures one against the other: 35 minutes,'
 	@echo '              with QUICK=1 under five; with DOCS=1 the report goes to docs/'
+	@echo 'make series   the patches as mail -> build/outgoing/*.patch; V=2: the second version'
+	@echo 'make series-check   applies, builds and tests each patch, mails all to this machine'
 	@echo
 	@echo 'The first run installs Debian packages (as root) and downloads 45 MB.'
 	@echo 'QEMU_SRC=DIR or QEMU_TARBALL=FILE: start from this QEMU 10.0.x instead.'
@@ -32,5 +34,16 @@ bench: stock build
 	@dev/deps gnuplot-nox
 	@dev/bench/bench $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
-# build/ is a directory, too.
-.PHONY: help build stock demo check bench
+# An export and its check need the base, but no QEMU that is built.
+base:
+	@dev/deps
+	@dev/fetch
+
+series: base
+	@dev/series-export $(if $(V),-v $(V))
+
+series-check: base
+	@dev/series-check
+
+# build/ and series/ are directories, too.
+.PHONY: help build stock demo check bench base series series-check

@@ -32,7 +32,44 @@
 #include "system/replay.h"
 #include "trace.h"
 
-BdrvIovStats bdrv_iov_stats;
+BdrvIovStats bdrv_iov_stats_gone;
+
+#define BDRV_IOV_N_COUNTERS (sizeof(BdrvIovStats) / sizeof(Stat64))
+
+void bdrv_iov_stats_add(BdrvIovStats *to, const BdrvIovStats *from)
+{
+    for (int i = 0; i < BDRV_IOV_N_COUNTERS; i++) {
+        stat64_add((Stat64 *)to + i, stat64_get((const Stat64 *)from + i));
+    }
+}
+
+void bdrv_iov_stats_total(BdrvIovStats *total)
+{
+    BlockBackend *blk = NULL;
+
+    GLOBAL_STATE_CODE();
+
+    *total = bdrv_iov_stats_gone;
+    while ((blk = blk_all_next(blk))) {
+        bdrv_iov_stats_add(total, blk_get_iov_stats(blk));
+    }
+}
+
+void bdrv_iov_stats_reset(void)
+{
+    BdrvIovStats *stats = &bdrv_iov_stats_gone;
+    BlockBackend *blk = NULL;
+
+    GLOBAL_STATE_CODE();
+
+    do {
+        for (int i = 0; i < BDRV_IOV_N_COUNTERS; i++) {
+            stat64_set((Stat64 *)stats + i, 0);
+        }
+        blk = blk_all_next(blk);
+        stats = blk ? blk_get_iov_stats(blk) : NULL;
+    } while (stats);
+}
 
 /* The plan */
 
@@ -143,6 +180,7 @@ size_t bdrv_iov_plan(BdrvIovPlan *plan, const BdrvIovLimits *limits,
     assert(QEMU_IS_ALIGNED(offset | remaining, limits->len_align));
     plan->niov = 0;
     plan->size = plan->bounced = 0;
+    plan->too_many = false;
 
     /* Elements without any bytes must not be taken for extents. */
     bdrv_iov_advance(src, cursor, 0);
@@ -179,6 +217,7 @@ size_t bdrv_iov_plan(BdrvIovPlan *plan, const BdrvIovLimits *limits,
                 plan->iov[0] = (struct iovec) { NULL, len };
                 plan->niov = 1;
                 plan->size = plan->bounced = len;
+                plan->too_many = true;
             }
         }
     }
@@ -424,7 +463,7 @@ static bool bdrv_iov_is_degenerate(int64_t offset, size_t bytes)
            offset > BDRV_MAX_LENGTH - (int64_t)bytes;
 }
 
-/* Whether blk_aio_preadv() can have a vector that bdrv_iov_is_legal() refused */
+/* Whether blk_aio_preadv() can have what bdrv_iov_is_legal() refused */
 static bool bdrv_iov_is_untouched(const BlockLimits *bl, int64_t offset,
                                   const QEMUIOVector *qiov)
 {
@@ -517,6 +556,7 @@ static int coroutine_fn bdrv_iov_co_part(BdrvIovPart *part)
 {
     BdrvIovAIOCB *acb = part->acb;
     BdrvIovPlan *plan = &part->plan;
+    BdrvIovStats *stats = blk_get_iov_stats(acb->blk);
     BdrvRequestFlags flags = acb->flags | BDRV_REQ_NO_QUEUE;
     QEMUIOVector qiov = {
         .iov = plan->iov,
@@ -529,10 +569,12 @@ static int coroutine_fn bdrv_iov_co_part(BdrvIovPart *part)
     trace_bdrv_iov_part(acb, part->offset, plan->size, plan->niov,
                         plan->bounced);
     if (plan->bounced < plan->size) {
-        stat64_add(&bdrv_iov_stats.bytes_direct, plan->size - plan->bounced);
+        stat64_add(&stats->bytes_direct, plan->size - plan->bounced);
     }
     if (plan->bounced) {
-        stat64_add(&bdrv_iov_stats.bytes_bounced, plan->bounced);
+        stat64_add(plan->too_many ? &stats->bytes_bounced_elements :
+                                    &stats->bytes_bounced_alignment,
+                   plan->bounced);
         /* The bounce buffer is not a registered one. */
         flags &= ~BDRV_REQ_REGISTERED_BUF;
     }
@@ -622,6 +664,7 @@ static void coroutine_fn bdrv_iov_co_split(BdrvIovAIOCB *acb,
             break;
         }
         done += part->plan.size;
+        stat64_add(&blk_get_iov_stats(acb->blk)->split_host_requests, 1);
         aio_task_pool_start_task(pool, &part->task);
         /* Not before the next start: what ends meanwhile must be seen. */
         aio_task_pool_wait_slot(pool);
@@ -644,7 +687,7 @@ static void coroutine_fn bdrv_iov_co_request(BdrvIovAIOCB *acb)
     if (bdrv_iov_plan_elements(acb, &cursor, &limits) <= ARRAY_SIZE(acb->iov)) {
         bdrv_iov_part_init(part, acb, &limits, 0, &cursor, acb->iov);
         if (part->plan.size == acb->qiov->size) {
-            stat64_add(&bdrv_iov_stats.requests_bounced, 1);
+            stat64_add(&blk_get_iov_stats(acb->blk)->requests_bounced, 1);
             if (bdrv_iov_part_bounce(part, &limits, part->plan.bounce_size)) {
                 bdrv_iov_co_part(part);
             } else {
@@ -653,7 +696,7 @@ static void coroutine_fn bdrv_iov_co_request(BdrvIovAIOCB *acb)
             return;
         }
     }
-    stat64_add(&bdrv_iov_stats.requests_split, 1);
+    stat64_add(&blk_get_iov_stats(acb->blk)->requests_split, 1);
     bdrv_iov_co_split(acb, &limits);
 }
 
@@ -737,7 +780,7 @@ BlockAIOCB *bdrv_iov_aio_readv(BlockBackend *blk, int64_t offset,
                                BlockCompletionFunc *cb, void *opaque)
 {
     if (bdrv_iov_is_untouched(&blk_bs(blk)->bl, offset, qiov)) {
-        bdrv_iov_count_untouched(qiov);
+        bdrv_iov_count_untouched(blk_get_iov_stats(blk), qiov);
         return blk_aio_preadv(blk, offset, qiov, flags, cb, opaque);
     }
     return bdrv_iov_aio_start(blk, offset, qiov, flags, false, cb, opaque);
@@ -750,7 +793,7 @@ BlockAIOCB *bdrv_iov_aio_writev(BlockBackend *blk, int64_t offset,
     assert(!(flags & BDRV_REQ_ZERO_WRITE));
 
     if (bdrv_iov_is_untouched(&blk_bs(blk)->bl, offset, qiov)) {
-        bdrv_iov_count_untouched(qiov);
+        bdrv_iov_count_untouched(blk_get_iov_stats(blk), qiov);
         return blk_aio_pwritev(blk, offset, qiov, flags, cb, opaque);
     }
     return bdrv_iov_aio_start(blk, offset, qiov, flags, true, cb, opaque);

@@ -14,6 +14,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "system/block-backend.h"
 #include "system/dma-map.h"
@@ -56,6 +57,7 @@ struct DMABlockAIOCB {
     QEMUBH *bh;                 /* map client, or completion, or NULL */
     bool waiting;               /* @bh is a map client */
     bool canceled;
+    int64_t wait_start;         /* if @waiting, in ns, of get_clock() */
     int ret;                    /* for @bh to complete with */
 
     QSLIST_ENTRY(DMABlockAIOCB) next;
@@ -207,6 +209,16 @@ static void dma_blk_complete(DMABlockAIOCB *acb, int ret)
     qemu_aio_unref(acb);
 }
 
+static void dma_blk_end_wait(DMABlockAIOCB *acb)
+{
+    DMACounters *n = &dma_stats_get(acb->sg->dev)->n;
+    int64_t ns = get_clock() - acb->wait_start;
+
+    stat64_add(&n->map_client_wait_ns, ns);
+    stat64_max(&n->map_client_wait_max_ns, ns);
+    acb->waiting = false;
+}
+
 static void dma_blk_bh(void *opaque)
 {
     DMABlockAIOCB *acb = opaque;
@@ -214,7 +226,7 @@ static void dma_blk_bh(void *opaque)
     qemu_bh_delete(acb->bh);
     acb->bh = NULL;
     if (acb->waiting) {
-        acb->waiting = false;
+        dma_blk_end_wait(acb);
         dma_blk_step(acb);
     } else {
         dma_blk_complete(acb, acb->ret);
@@ -258,8 +270,9 @@ static void dma_blk_step(DMABlockAIOCB *acb)
     acb->bh = aio_bh_new(acb->ctx, dma_blk_bh, acb);
     if (n == -EAGAIN) {
         trace_dma_map_wait(acb);
-        stat64_add(&dma_map_stats.map_client_waits, 1);
+        stat64_add(&dma_stats_get(acb->sg->dev)->n.map_client_waits, 1);
         acb->waiting = true;
+        acb->wait_start = get_clock();
         address_space_register_map_client(acb->sg->as, acb->bh);
     } else {
         /* The caller of dma_blk_io() does not expect its callback yet. */
@@ -282,7 +295,7 @@ static void dma_blk_cancel(BlockAIOCB *common)
         address_space_unregister_map_client(acb->sg->as, acb->bh);
         qemu_bh_delete(acb->bh);
         acb->bh = NULL;
-        acb->waiting = false;
+        dma_blk_end_wait(acb);
         dma_blk_complete(acb, -ECANCELED);
     }
 }
@@ -297,7 +310,7 @@ static BlockAIOCB *dma_blk_start(QEMUSGList *sg, uint64_t offset,
 
     trace_dma_blk_io(acb, io_func_opaque, offset,
                      dir == DMA_DIRECTION_TO_DEVICE);
-    stat64_add(&dma_map_stats.requests, 1);
+    stat64_add(&dma_stats_get(sg->dev)->n.requests, 1);
 
     acb->common = (BlockAIOCB) {
         .aiocb_info = &dma_blk_aiocb_info,

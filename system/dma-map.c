@@ -18,8 +18,6 @@
 #include "system/xen.h"
 #include "trace.h"
 
-DMAMapStats dma_map_stats;
-
 /* What an element was mapped with: the index of a section, or one of these */
 enum {
     OWNER_ADDRESS_SPACE = -1,   /* address_space_map(), RAM */
@@ -365,8 +363,14 @@ static void dma_map_unit_rw(DMAMap *map, dma_addr_t len)
  * not map however long one waits.
  */
 static int dma_map_unit(DMAMap *map, const QEMUSGList *sg,
-                        const DMAMapCursor *cursor, size_t len)
+                        const DMAMapCursor *cursor, size_t len, int end)
 {
+    static const DmaBounceReason reason[] = {
+        [END_OF_BOUNCE_SPACE] = DMA_BOUNCE_REASON_MMIO,
+        [END_OF_ELEMENTS] = DMA_BOUNCE_REASON_ELEMENTS,
+        [END_AT_OVERLAP] = DMA_BOUNCE_REASON_OVERLAP,
+    };
+
     /* Zeroed, so that what cannot be read does not leak heap to the disk. */
     map->unit = g_try_malloc0(len);
     if (!map->unit) {
@@ -381,6 +385,7 @@ static int dma_map_unit(DMAMap *map, const QEMUSGList *sg,
     if (map->dir == DMA_DIRECTION_TO_DEVICE) {
         dma_map_unit_rw(map, len);
     }
+    stat64_add(&map->stats->n.bytes_bounced[reason[end]], len);
     trace_dma_map_unit(map, cursor->done, len);
     return 0;
 }
@@ -389,18 +394,21 @@ static void dma_map_account(DMAMap *map, dma_addr_t done)
 {
     trace_dma_map(map, done, map->qiov.niov, map->qiov.size, map->bounced);
     if (map->bounced < map->qiov.size) {
-        stat64_add(&dma_map_stats.bytes_direct,
+        stat64_add(&map->stats->n.bytes_direct,
                    map->qiov.size - map->bounced);
     }
-    if (map->bounced) {
-        stat64_add(&dma_map_stats.bytes_bounced, map->bounced);
+    if (map->bounced && !map->unit) {
+        stat64_add(&map->stats->n.bytes_bounced[DMA_BOUNCE_REASON_MMIO],
+                   map->bounced);
     }
 }
 
-static void dma_map_begin(DMAMap *map, const QEMUSGList *sg, DMADirection dir)
+static inline void dma_map_begin(DMAMap *map, const QEMUSGList *sg,
+                                 DMADirection dir)
 {
     assert(map->qiov.niov == 0 && map->nsections == 0);
     map->as = sg->as;
+    map->stats = dma_stats_get(sg->dev);
     map->dir = dir;
 }
 
@@ -443,7 +451,7 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
             as->max_bounce_buffer_size) {
             return -EAGAIN;
         }
-        ret = dma_map_unit(map, sg, cursor, MIN(unit, remaining));
+        ret = dma_map_unit(map, sg, cursor, MIN(unit, remaining), end);
         if (ret < 0) {
             return ret;
         }
@@ -451,7 +459,7 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
 
     dma_map_account(map, cursor->done);
     if (map->qiov.size < remaining) {
-        stat64_add(&dma_map_stats.partial_mappings, 1);
+        stat64_add(&map->stats->n.partial_mappings, 1);
         trace_dma_map_partial(map, map->qiov.size, remaining);
         dma_map_cursor_advance(cursor, sg, map->qiov.size);
     } else {
@@ -474,7 +482,7 @@ int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,
     }
 
     dma_unmap(map, 0);
-    stat64_add(&dma_map_stats.whole_map_failures, 1);
+    stat64_add(&map->stats->n.whole_map_failures, 1);
     trace_dma_map_whole_fail(map, sg->nsg, sg->size, end);
     if (end < 0) {
         return end;

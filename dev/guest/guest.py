@@ -104,17 +104,19 @@ def load_modules(directory, wanted):
     return loaded
 
 
+def libraries_of(program):
+    """The libraries that a host program is linked with: {guest path: host path}."""
+    listing = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    return {path: path for path in re.findall(r"(/\S+) \(0x", listing)}
+
+
 def program_files(name):
     """A host program and the libraries it is linked with: {guest path: host path}."""
     program = shutil.which(name)
     if not program:
         raise GuestError(f"{name} is not installed; install the Debian package that "
                          f"has it ({'busybox-static' if name == 'busybox' else name}).")
-    listing = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
-    files = {f"/bin/{name}": program}
-    for path in re.findall(r"(/\S+) \(0x", listing):
-        files[path] = path
-    return files
+    return {f"/bin/{name}": program} | libraries_of(program)
 
 
 class Cpio:
@@ -145,18 +147,27 @@ class Cpio:
         return bytes(self.out)
 
 
-def build_initramfs():
-    """(kernel, initramfs) under build/guest, built only when an input changed."""
+def build_initramfs(name="initramfs", programs=("busybox", "fio"), files=None,
+                    drivers=None, on_demand=()):
+    """(kernel, initramfs) under build/guest, built only when an input changed.
+
+    files: more files, {guest path: host path}; drivers: modules to load, and their
+    options; on_demand: modules that lie in /modules, loaded only as far as another
+    one needs them.
+    """
     WORK.mkdir(parents=True, exist_ok=True)
     kernel, modules = fetch_kernel()
-    programs = program_files("busybox") | program_files("fio")
+    drivers = DRIVERS if drivers is None else drivers
+    programs = {guest: host for program in programs
+                for guest, host in program_files(program).items()} | (files or {})
     key = hashlib.sha256()
     for path in [HERE / "init", HERE / "guest.py"]:
         key.update(path.read_bytes())
     for path in [str(kernel), *programs.values()]:
         about = os.stat(path)
         key.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
-    initrd, stamp = WORK / "initramfs", WORK / "initramfs.key"
+    key.update(repr((sorted(programs), drivers, on_demand)).encode())
+    initrd, stamp = WORK / name, WORK / f"{name}.key"
     if (initrd.exists() and stamp.exists()
             and stamp.read_text() == key.hexdigest()):
         return kernel, initrd
@@ -168,12 +179,13 @@ def build_initramfs():
     cpio.add("/init", (HERE / "init").read_bytes())
     for guest_path, host_path in programs.items():
         cpio.add(guest_path, Path(host_path).read_bytes())
-    options = LIBRARIES | DRIVERS
+    options = LIBRARIES | drivers
     lists = {"libraries": "", "drivers": ""}
-    for name, data in load_modules(modules, options).items():
-        cpio.add(f"/modules/{name}.ko", data, 0o644)
-        kind = "drivers" if name in DRIVERS else "libraries"
-        lists[kind] += f"{name} {options.get(name, '')}\n"
+    for module, data in load_modules(modules, [*options, *on_demand]).items():
+        cpio.add(f"/modules/{module}.ko", data, 0o644)
+        kind = "drivers" if module in drivers else "libraries"
+        if module not in on_demand:
+            lists[kind] += f"{module} {options.get(module, '')}\n"
     for kind, text in lists.items():
         cpio.add(f"/modules/{kind}", text.encode(), 0o644)
 
@@ -223,7 +235,8 @@ class Guest:
     """One QEMU with the guest in it.  Use as a context manager: leaving kills it."""
 
     def __init__(self, qemu, kernel, initrd, arguments=(), *, accel="tcg,thread=multi",
-                 smp=1, memory="1G", workdir=WORK, say=lambda text: None):
+                 smp=1, memory="1G", append="", workdir=WORK,
+                 say=lambda text: None):
         self.console = Path(workdir) / "console.log"
         self.log = Path(workdir) / "qemu.log"
         self.qmp_wire, self.wire = Wire(), Wire()
@@ -240,7 +253,7 @@ class Guest:
             # Without huge pages a large buffer is scattered over guest memory,
             # as it is on a machine that has been up for a while.
             "-append", "console=ttyS0 panic=-1 mitigations=off nokaslr "
-                       "transparent_hugepage=never",
+                       f"transparent_hugepage=never {append}",
             "-serial", f"file:{self.console}",
             *self.wire.argument("wire"), "-serial", "chardev:wire",
             *self.qmp_wire.argument("qmp"), "-mon", "chardev=qmp,mode=control",

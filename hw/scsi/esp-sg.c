@@ -38,7 +38,7 @@ void esp_sg_exit(ESPState *s)
 static int8_t *esp_sg_habit(ESPSG *sg, SCSIRequest *req)
 {
     int target = req->dev->id % ESP_SG_TARGETS;
-    int length = 31 - clz32(DIV_ROUND_UP(req->cmd.xfer, BDRV_SECTOR_SIZE));
+    int length = 63 - clz64(DIV_ROUND_UP(req->cmd.xfer, BDRV_SECTOR_SIZE));
 
     return &sg->habits[target][MIN(length, ESP_SG_LENGTHS - 1)];
 }

@@ -14,23 +14,26 @@
 #include "block/aio-iov.h"
 #include "block/block_int-common.h"
 
-static inline void bdrv_iov_count_untouched(const QEMUIOVector *qiov)
+static inline void bdrv_iov_count_untouched(BdrvIovStats *stats,
+                                            const QEMUIOVector *qiov)
 {
-    stat64_add(&bdrv_iov_stats.requests_untouched, 1);
-    stat64_add(&bdrv_iov_stats.bytes_direct, qiov->size);
+    stat64_add(&stats->requests_untouched, 1);
+    stat64_add(&stats->bytes_direct, qiov->size);
 }
 
 /**
  * bdrv_iov_is_legal: whether a vector is short and aligned enough for a node
  *
- * If so, counts it in #bdrv_iov_stats.  If not, it need not be illegal: the
- * request may be one that the block layer pads.
+ * If so, counts it.  If not, it need not be illegal: the request may be one
+ * that the block layer pads.
  *
  * @bs: the node, or %NULL, for which any vector is fine
  * @qiov: the vector
+ * @stats: of the backend of @bs
  */
 static inline bool bdrv_iov_is_legal(const BlockDriverState *bs,
-                                     const QEMUIOVector *qiov)
+                                     const QEMUIOVector *qiov,
+                                     BdrvIovStats *stats)
 {
     if (likely(bs)) {
         const BlockLimits *bl = &bs->bl;
@@ -46,7 +49,7 @@ static inline bool bdrv_iov_is_legal(const BlockDriverState *bs,
             return false;
         }
     }
-    bdrv_iov_count_untouched(qiov);
+    bdrv_iov_count_untouched(stats, qiov);
     return true;
 }
 

@@ -31,23 +31,63 @@
 #define BDRV_IOV_MAX_IN_FLIGHT 8
 
 /**
- * BdrvIovStats: what became of vectors since QEMU was started
+ * struct BdrvIovStats: what became of the vectors of one backend
  *
  * @requests_untouched: vectors that were legal, or needed not be
  * @requests_bounced: vectors that became one host request, partially bounced
  * @requests_split: vectors that became several host requests, bounced or not
+ * @split_host_requests: the host requests that they became
  * @bytes_direct: bytes of guest memory that host requests were given
- * @bytes_bounced: bytes that were copied
+ * @bytes_bounced_alignment: bytes that were copied since they were misaligned
+ * @bytes_bounced_elements: bytes that were copied since they had more elements
+ *                          than a host request may have, up to the first place
+ *                          to split
  */
 typedef struct BdrvIovStats {
     Stat64 requests_untouched;
     Stat64 requests_bounced;
     Stat64 requests_split;
+    Stat64 split_host_requests;
     Stat64 bytes_direct;
-    Stat64 bytes_bounced;
-} QEMU_ALIGNED(64) BdrvIovStats;
+    Stat64 bytes_bounced_alignment;
+    Stat64 bytes_bounced_elements;
+} BdrvIovStats;
 
-extern BdrvIovStats bdrv_iov_stats;
+/**
+ * blk_get_iov_stats: what became of the vectors of a backend
+ *
+ * @blk: the backend, which owns the counters
+ *
+ * Any thread may count without a lock.
+ */
+BdrvIovStats *blk_get_iov_stats(BlockBackend *blk);
+
+/* What backends that are gone have counted; protected by the BQL */
+extern BdrvIovStats bdrv_iov_stats_gone;
+
+/**
+ * bdrv_iov_stats_add: add counters
+ *
+ * @to: what to add to
+ * @from: what to add
+ */
+void bdrv_iov_stats_add(BdrvIovStats *to, const BdrvIovStats *from);
+
+/**
+ * bdrv_iov_stats_total: counters of all backends, also of those that are gone
+ *
+ * Call it with the BQL held.
+ *
+ * @total: filled in
+ */
+void bdrv_iov_stats_total(BdrvIovStats *total);
+
+/**
+ * bdrv_iov_stats_reset: set all counters of all backends to zero
+ *
+ * Call it with the BQL held.
+ */
+void bdrv_iov_stats_reset(void);
 
 /**
  * bdrv_aio_readv: read into any vector
@@ -121,7 +161,7 @@ static inline bool bdrv_iov_is_aligned(const struct iovec *iov, int niov,
 }
 
 /**
- * BdrvIovLimits: what makes a vector legal
+ * struct BdrvIovLimits: what makes a vector legal
  *
  * @mem_align: alignment of the address of an element; a power of 2
  * @len_align: alignment of the length of an element; a power of 2
@@ -139,7 +179,7 @@ typedef struct BdrvIovLimits {
 } BdrvIovLimits;
 
 /**
- * BdrvIovCursor: a place in a vector; all zeroes is its beginning
+ * struct BdrvIovCursor: a place in a vector; all zeroes is its beginning
  *
  * @index: element of the vector
  * @offset: bytes into that element
@@ -150,7 +190,7 @@ typedef struct BdrvIovCursor {
 } BdrvIovCursor;
 
 /**
- * BdrvIovPlan: which bytes of a host request are direct, and which are bounced
+ * struct BdrvIovPlan: which bytes of a host request are direct, and which are bounced
  *
  * @iov: the elements of the host request; the caller's array.  Those that are
  *       to be bounced have NULL for an address.
@@ -159,10 +199,12 @@ typedef struct BdrvIovCursor {
  * @bounced: how many of @size are to be bounced
  * @bounce_size: bounce buffer that this takes, in bytes, with each bounced
  *               element at a multiple of the memory alignment
+ * @too_many: bounced as a whole since it has too many elements
  */
 typedef struct BdrvIovPlan {
     struct iovec *iov;
     int niov;
+    bool too_many;
     size_t size;
     size_t bounced;
     size_t bounce_size;

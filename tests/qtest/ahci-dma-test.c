@@ -165,6 +165,40 @@ static void test_list(const void *data)
     test_end(m);
 }
 
+/* How the block layer split the vector, and that the mapper did not */
+static void test_counters(void)
+{
+    static const struct {
+        const char *list;
+        const char *counters;
+        const char *drive_counters;
+    } tests[] = {
+        { "1023xr2+r2", "requests=1 bytes-direct=2048",
+          "requests-untouched=1 bytes-direct=2048" },
+        { "1024xr2+r512", "requests=1 bytes-direct=2560",
+          "requests-split=1 split-host-requests=2 bytes-direct=2560" },
+        { "2048xr2", "requests=1 bytes-direct=4096",
+          "requests-split=1 split-host-requests=2 bytes-direct=4096" },
+        { "2560xr1", "requests=1 bytes-direct=2560",
+          "requests-split=1 split-host-requests=3 bytes-direct=2560" },
+    };
+    Machine *m = test_begin(&ahci);
+    int i;
+
+    port_start(m);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        dma_counters_reset(m->qts);
+        submit(m, READ, 7, tests[i].list);
+        finish(m);
+        expect_dma_counters(m->qts, "/machine/peripheral/hba",
+                            tests[i].counters);
+        expect_dma_drive_counters(m->qts, "drive0", tests[i].drive_counters);
+    }
+    port_stop(m);
+    region_accept(m, TABLE, RECEIVED_FIS, RECEIVED_FIS_SIZE);
+    test_end(m);
+}
+
 int main(int argc, char **argv)
 {
     /* Linux takes 1024 elements */
@@ -203,6 +237,8 @@ int main(int argc, char **argv)
             qtest_add_data_func_full(path, t, test_list, g_free);
         }
     }
+
+    qtest_add_func("ahci-dma/counters", test_counters);
 
     return test_run();
 }

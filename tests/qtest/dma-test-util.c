@@ -9,6 +9,7 @@
 #include "qemu/units.h"
 #include "libqos/pci-pc.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "dma-test-util.h"
 
 #define RAM_MIB                 32
@@ -627,4 +628,118 @@ size_t expect_partial_transfer(Machine *m, Request *req)
     }
     expect_transfer(m, req, done);
     return done;
+}
+
+/* Counters */
+
+void dma_counters_reset(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'x-reset-dma' }");
+}
+
+static void add_counter(GString *text, const char *name, uint64_t value)
+{
+    if (value) {
+        g_string_append_printf(text, "%s%s=%" PRIu64, text->len ? " " : "",
+                               name, value);
+    }
+}
+
+/* Elements of a list, each with what it counts and by which reason */
+static void add_reasons(GString *text, const QDict *row, const char *list,
+                        const char *reason, const char *value)
+{
+    const QListEntry *entry;
+
+    if (!qdict_haskey(row, list)) {
+        return;
+    }
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(row, list), entry) {
+        const QDict *element = qobject_to(QDict, qlist_entry_obj(entry));
+        g_autofree char *name =
+            g_strdup_printf("%s-%s", list, qdict_get_str(element, reason));
+
+        add_counter(text, name, qdict_get_int(element, value));
+    }
+}
+
+static char *counters_text(const QDict *row)
+{
+    static const char *const names[] = {
+        "requests", "requests-untouched", "requests-bounced", "requests-split",
+        "split-host-requests", "bytes-direct", "bytes-bounced",
+        "partial-mappings", "map-client-waits", "whole-map-failures", "direct",
+    };
+    GString *text = g_string_new(NULL);
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        add_counter(text, names[i], qdict_get_try_int(row, names[i], 0));
+    }
+    add_reasons(text, row, "bounced", "reason", "bytes");
+    add_reasons(text, row, "buffered", "reason", "requests");
+    add_reasons(text, row, "barriers", "cause", "count");
+    return g_string_free(text, false);
+}
+
+char *dma_counters(QTestState *qts, const char *device)
+{
+    QDict *stats = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'x-query-dma' }");
+    const QListEntry *entry;
+    char *found = NULL;
+
+    if (!g_strcmp0(device, "total")) {
+        found = counters_text(stats);
+    }
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(stats, "devices"), entry) {
+        const QDict *row = qobject_to(QDict, qlist_entry_obj(entry));
+        g_autofree char *text = counters_text(row);
+
+        if (device ? g_str_has_suffix(qdict_get_str(row, "qom-path"), device)
+                   : *text != '\0') {
+            g_assert_null(found);
+            found = g_steal_pointer(&text);
+        }
+    }
+    qobject_unref(stats);
+    return found;
+}
+
+char *dma_drive_counters(QTestState *qts, const char *drive)
+{
+    QDict *stats = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'x-query-dma' }");
+    const QListEntry *entry;
+    char *found = NULL;
+
+    if (!strcmp(drive, "total")) {
+        found = counters_text(qdict_get_qdict(stats, "vectors"));
+    }
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(stats, "drives"), entry) {
+        const QDict *row = qobject_to(QDict, qlist_entry_obj(entry));
+
+        if (!strcmp(qdict_get_str(row, "device"), drive)) {
+            g_assert_null(found);
+            found = counters_text(row);
+        }
+    }
+    qobject_unref(stats);
+    return found;
+}
+
+void expect_dma_counters(QTestState *qts, const char *device,
+                         const char *text)
+{
+    g_autofree char *got = dma_counters(qts, device);
+
+    g_assert_cmpstr(got, ==, text);
+}
+
+void expect_dma_drive_counters(QTestState *qts, const char *drive,
+                               const char *text)
+{
+    g_autofree char *got = dma_drive_counters(qts, drive);
+
+    g_assert_cmpstr(got, ==, text);
 }

@@ -184,4 +184,30 @@ size_t expect_partial_transfer(Machine *m, Request *req);
 /* All memory and all disks are as they shall be */
 void assert_everything(Machine *m);
 
+/*
+ * Counters, as text: whatever x-query-dma has that is not zero, in the order of
+ * its schema, but for times.  What depends on a reason has it in the name.
+ *
+ *     requests=1 bytes-direct=100 bytes-bounced=412 bounced-mmio=412
+ */
+
+/* All counters are zero from here on */
+void dma_counters_reset(QTestState *qts);
+
+/*
+ * The text of a device's counters, given its QOM path or the end of it; without
+ * a name that of the only device that counted anything, and NULL for a device
+ * that is not there.  "total" is what all devices did.  Free it with g_free().
+ */
+char *dma_counters(QTestState *qts, const char *device);
+
+/* The same of a drive; "total" is what all did */
+char *dma_drive_counters(QTestState *qts, const char *drive);
+
+/* Counters are as this text says */
+void expect_dma_counters(QTestState *qts, const char *device,
+                         const char *text);
+void expect_dma_drive_counters(QTestState *qts, const char *drive,
+                               const char *text);
+
 #endif

@@ -1263,6 +1263,179 @@ static void add_unplug_tests(void)
     }
 }
 
+/* Counters: what of a transfer was direct, what was bounced, and why */
+
+typedef struct CounterTest {
+    ListTest list;
+    const char *counters;
+} CounterTest;
+
+static void test_counters(const void *data)
+{
+    const CounterTest *t = data;
+    const ListTest *l = &t->list;
+    Machine *m = test_begin(&l->setup);
+
+    dma_counters_reset(m->qts);
+    submit_at(m, PRIMARY, l->dir, 7, l->sectors, l->list, &l->table);
+    finish(m, PRIMARY);
+    expect_dma_counters(m->qts, NULL, t->counters);
+    expect_dma_counters(m->qts, "total", t->counters);
+    test_end(m);
+}
+
+static void add_counter_tests(void)
+{
+#define POOL_4K         .setup = IDE_SETUP(IDE_DRIVES(""))
+#define NO_POOL         .setup = IDE_SETUP(IDE_DRIVES("") \
+                            "-global piix3-ide.x-max-bounce-buffer-size=0")
+#define ICOUNT          .setup = IDE_SETUP(IDE_DRIVES("") ICOUNT_OPTIONS)
+    static const CounterTest tests[] = {
+        { { READ, "r512", POOL_4K }, "requests=1 bytes-direct=512" },
+        { { WRITE, "r65536+r65536", POOL_4K },
+          "requests=1 bytes-direct=131072" },
+        { { READ, "512xr2", POOL_4K }, "requests=1 bytes-direct=1024" },
+        { { READ, "r100+m412", POOL_4K },
+          "requests=1 bytes-direct=100 bytes-bounced=412 bounced-mmio=412" },
+        { { WRITE, "m412+r100", POOL_4K },
+          "requests=1 bytes-direct=100 bytes-bounced=412 bounced-mmio=412" },
+        /* ROM is memory to who only reads it */
+        { { WRITE, "o200+h200+r112", POOL_4K },
+          "requests=1 bytes-direct=312 bytes-bounced=200 bounced-mmio=200" },
+        { { READ, "o200+h200+r112", POOL_4K },
+          "requests=1 bytes-direct=112 bytes-bounced=400 bounced-mmio=400" },
+        /* The pool holds 4 KiB */
+        { { READ, "m8192", POOL_4K },
+          "requests=1 bytes-bounced=8192 partial-mappings=1 "
+          "bounced-mmio=8192" },
+        { { READ, "r100+m8092", POOL_4K },
+          "requests=1 bytes-direct=100 bytes-bounced=8092 partial-mappings=1 "
+          "bounced-mmio=8092" },
+        /* The table ends, the command does not */
+        { { READ, "r1022+m512", POOL_4K, .sectors = 2 },
+          "requests=1 bytes-direct=1022 bytes-bounced=2 bounced-mmio=2" },
+        /* A private buffer of one sector at a time, RAM and all */
+        { { READ, "m1024", NO_POOL },
+          "requests=1 bytes-bounced=1024 partial-mappings=1 "
+          "bounced-mmio=1024" },
+        { { READ, "r512+r100+m412+r512", NO_POOL },
+          "requests=1 bytes-direct=1024 bytes-bounced=512 partial-mappings=2 "
+          "bounced-mmio=512" },
+        /* In order, up to the overlap and from there on */
+        { { READ, "r512@0+r512@256", ICOUNT },
+          "requests=1 bytes-direct=1024 partial-mappings=1" },
+        { { READ, "r100@0+r412@50", ICOUNT },
+          "requests=1 bytes-bounced=512 bounced-overlap=512" },
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        const ListTest *l = &tests[i].list;
+        bool icount = strstr(l->setup.machine, "icount");
+        bool no_pool = strstr(l->setup.machine, "bounce-buffer-size=0");
+        g_autofree char *path =
+            g_strdup_printf("ide-dma/counters/%s%s/%s",
+                            icount ? "icount/" : no_pool ? "no-pool/" : "",
+                            dir_name(l->dir), l->list);
+
+        if (!icount || qtest_has_accel("tcg")) {
+            qtest_add_data_func(path, &tests[i], test_counters);
+        }
+    }
+}
+
+/* How long requests have waited: a member of x-query-dma */
+static uint64_t wait_ns(Machine *m, const char *member)
+{
+    QDict *stats = qtest_qmp_assert_success_ref(
+        m->qts, "{ 'execute': 'x-query-dma' }");
+    uint64_t ns = qdict_get_int(stats, member);
+
+    qobject_unref(stats);
+    return ns;
+}
+
+/* Two requests wait in turn, one of them in vain */
+static void test_wait_counters(void)
+{
+    Machine *m = test_begin(&ide_setup);
+    uint64_t first, both;
+
+    dma_counters_reset(m->qts);
+    hold_pool(m, WHOLE_POOL);
+    submit(m, SECONDARY, READ, 30, "m512@4096");
+    assert_stays_active(m, SECONDARY);
+    expect_dma_counters(m->qts, "total",
+                        "requests=2 bytes-bounced=4096 map-client-waits=1 "
+                        "bounced-mmio=4096");
+    g_assert_cmpuint(wait_ns(m, "map-client-wait-ns"), ==, 0);
+    release_pool(m);
+    finish(m, SECONDARY);
+    expect_dma_counters(m->qts, "total",
+                        "requests=2 bytes-bounced=4608 map-client-waits=1 "
+                        "bounced-mmio=4608");
+    first = wait_ns(m, "map-client-wait-ns");
+    g_assert_cmpuint(first, >, 0);
+    g_assert_cmpuint(wait_ns(m, "map-client-wait-max-ns"), ==, first);
+
+    hold_pool(m, WHOLE_POOL);
+    submit(m, SECONDARY, READ, 30, "m512@4096");
+    assert_stays_active(m, SECONDARY);
+    cancel(m, SECONDARY);
+    expect_partial_transfer(m, &channel_req[SECONDARY]);
+    expect_dma_counters(m->qts, "total",
+                        "requests=4 bytes-bounced=8704 map-client-waits=2 "
+                        "bounced-mmio=8704");
+    both = wait_ns(m, "map-client-wait-ns");
+    g_assert_cmpuint(both, >, first);
+    g_assert_cmpuint(wait_ns(m, "map-client-wait-max-ns"), ==,
+                     MAX(first, both - first));
+    release_pool(m);
+    test_end(m);
+}
+
+/* "info dma" shows the same, and -r resets it */
+static void test_info_dma(void)
+{
+    Machine *m = test_begin(&ide_setup);
+    g_autofree char *shown = NULL;
+    g_autofree char *after = NULL;
+
+    dma_counters_reset(m->qts);
+    submit(m, PRIMARY, READ, 7, "r100+m412");
+    finish(m, PRIMARY);
+    submit(m, PRIMARY, WRITE, 7, "m8192");
+    finish(m, PRIMARY);
+
+    shown = qtest_hmp(m->qts, "info dma");
+    g_test_message("%s", shown);
+    g_assert_true(g_str_has_prefix(shown,
+        "total:\r\n"
+        "  lists 2; bytes direct 100, bounced 8604 (mmio 8604)\r\n"
+        "  partial mappings 1; map client waits 0 (ms 0.000, longest 0.000); "
+        "whole map failures 0\r\n"
+        "  vectors untouched 3, bounced 0, split 0; bytes direct 8704, "
+        "bounced 0\r\n"
+        "/machine/"));
+    g_assert_nonnull(strstr(shown,
+        ":\r\n"
+        "  lists 2; bytes direct 100, bounced 8604 (mmio 8604)\r\n"
+        "  partial mappings 1; map client waits 0 (ms 0.000, longest 0.000); "
+        "whole map failures 0\r\n"
+        "drive drive0 node "));
+    g_assert_true(g_str_has_suffix(shown,
+        " at disk0:\r\n"
+        "  vectors untouched 3, bounced 0, split 0; bytes direct 8704, "
+        "bounced 0\r\n"));
+
+    after = qtest_hmp(m->qts, "info dma -r");
+    g_assert_cmpstr(after, ==, "");
+    expect_dma_counters(m->qts, "total", "");
+    expect_dma_drive_counters(m->qts, "drive0", "");
+    expect_dma_drive_counters(m->qts, "total", "");
+    test_end(m);
+}
+
 int main(int argc, char **argv)
 {
     static const ListTest read = { .dir = READ }, write = { .dir = WRITE };
@@ -1298,6 +1471,9 @@ int main(int argc, char **argv)
     qtest_add_data_func("ide-dma/stop-cont/read", &read, test_stop_cont);
     qtest_add_data_func("ide-dma/stop-cont/write", &write, test_stop_cont);
     add_unplug_tests();
+    add_counter_tests();
+    qtest_add_func("ide-dma/counters/waits", test_wait_counters);
+    qtest_add_func("ide-dma/counters/info-dma", test_info_dma);
 
     return test_run();
 }

@@ -8,45 +8,9 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/units.h"
-#include "dma-test-util.h"
-#include "libqos/libqos-malloc.h"
 #include "libqos/pci-pc.h"
-#include "libqos/virtio-pci.h"
 #include "qobject/qdict.h"
-#include "standard-headers/linux/virtio_scsi.h"
-
-/* LSI MegaRAID SAS 8708EM2 (megasas): "MFI" message frames in guest memory */
-#define MEGASAS_SLOT            5
-#define MEGASAS_PORT_BAR        2
-#define MFI_IDB                 0x20            /* inbound doorbell */
-#define   MFI_IDB_READY         0x02            /* reset, then be ready */
-#define MFI_IQP                 0x40            /* inbound queue: a frame */
-
-#define MFI_FRAME_CMD           0
-#define   MFI_CMD_LD_READ       1
-#define   MFI_CMD_LD_WRITE      2
-#define   MFI_CMD_ABORT         6
-#define MFI_FRAME_CMD_STATUS    2
-#define   MFI_STAT_OK           0x00
-#define   MFI_STAT_SCSI_DONE_WITH_ERROR 0x2d
-#define   MFI_STAT_SCSI_IO_FAILED       0x2e
-#define   MFI_STAT_PENDING      0xff
-#define MFI_FRAME_SCSI_STATUS   3
-#define   SCSI_CHECK_CONDITION  0x02
-#define MFI_FRAME_TARGET_ID     4
-#define MFI_FRAME_SGE_COUNT     7
-#define MFI_FRAME_CONTEXT       8
-#define MFI_FRAME_DATA_LEN      20              /* in blocks */
-#define MFI_IO_LBA_LOW          32
-#define MFI_IO_SGL              40
-#define MFI_ABORT_CONTEXT       24
-#define MFI_ABORT_FRAME_LOW     32
-#define MFI_SGE_SIZE            8               /* 32-bit address, length */
-#define MFI_MAX_SGE             128
-
-/* Frames lie in the region of tables; the controller maps this much of each */
-#define FRAME(n)                ((n) * 4 * KiB)
-#define FRAME_ABORT             FRAME(2)
+#include "scsi-test-util.h"
 
 #define MEGASAS_SETUP(...) { \
         .machine = "-device megasas,id=hba,addr=5 " \
@@ -75,17 +39,18 @@ static const Setup megasas_slow = MEGASAS_SETUP(.drive[0] = SLOW_DISK);
 /* One command at a time to each disk */
 static Request disk_req[2];
 
-static void frame_post(Machine *m, uint32_t offset, const uint8_t *frame,
-                       uint32_t len)
+/* What a request's list looks like to a controller */
+static SGEntry *sg_entries(Machine *m, Request *req)
 {
-    region_write(m, TABLE, offset, frame, len);
-    qpci_io_writel(m->hba, m->hba_bar, MFI_IQP,
-                   m->region[TABLE].base + offset);
-}
+    SGEntry *list = g_new(SGEntry, req->list->len);
+    int i;
 
-static uint8_t frame_readb(Machine *m, uint32_t offset, int field)
-{
-    return qtest_readb(m->qts, m->region[TABLE].base + offset + field);
+    for (i = 0; i < req->list->len; i++) {
+        const Entry *e = &g_array_index(req->list, Entry, i);
+
+        list[i] = (SGEntry) { entry_address(m, e), e->len };
+    }
+    return list;
 }
 
 /*
@@ -101,24 +66,18 @@ static void submit_blocks(Machine *m, int disk, Direction dir, uint32_t lba,
         [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
         [MFI_FRAME_TARGET_ID] = disk,
     };
-    uint8_t *sge = &frame[MFI_IO_SGL];
-    int i;
+    g_autofree SGEntry *entries = NULL;
+    uint32_t len;
 
     request_free(req);
     request_init(m, req, dir, disk, lba * SECTOR, blocks * SECTOR, list);
-    g_assert_cmpuint(req->list->len, <=, MFI_MAX_SGE);
+    entries = sg_entries(m, req);
 
-    frame[MFI_FRAME_SGE_COUNT] = req->list->len;
     stq_le_p(&frame[MFI_FRAME_CONTEXT], disk);
     stl_le_p(&frame[MFI_FRAME_DATA_LEN], req->bytes / SECTOR);
     stl_le_p(&frame[MFI_IO_LBA_LOW], lba);
-    for (i = 0; i < req->list->len; i++, sge += MFI_SGE_SIZE) {
-        const Entry *e = &g_array_index(req->list, Entry, i);
-
-        stl_le_p(sge, entry_address(m, e));
-        stl_le_p(sge + 4, e->len);
-    }
-    frame_post(m, FRAME(disk), frame, sge - frame);
+    len = megasas_put_sgl(frame, MFI_IO_SGL, entries, req->list->len);
+    megasas_post(m, MFI_FRAME(disk), frame, len);
 }
 
 static void submit(Machine *m, int disk, Direction dir, uint32_t lba,
@@ -127,25 +86,13 @@ static void submit(Machine *m, int disk, Direction dir, uint32_t lba,
     submit_blocks(m, disk, dir, lba, 0, list);
 }
 
-static uint8_t wait_for_status(Machine *m, uint32_t frame)
-{
-    int64_t deadline = patience_ends();
-    uint8_t status;
-
-    while ((status = frame_readb(m, frame, MFI_FRAME_CMD_STATUS)) ==
-           MFI_STAT_PENDING) {
-        wait_before_poll(deadline, "end of command");
-    }
-    region_accept(m, TABLE, frame + MFI_FRAME_CMD_STATUS, 2);
-    return status;
-}
-
 static void assert_stays_pending(Machine *m, int disk)
 {
     int i;
 
     for (i = 0; i < 20; i++) {
-        g_assert_cmphex(frame_readb(m, FRAME(disk), MFI_FRAME_CMD_STATUS), ==,
+        g_assert_cmphex(megasas_frame_readb(m, MFI_FRAME(disk),
+                                            MFI_FRAME_CMD_STATUS), ==,
                         MFI_STAT_PENDING);
     }
 }
@@ -154,8 +101,9 @@ static void finish(Machine *m, int disk)
 {
     Request *req = &disk_req[disk];
 
-    g_assert_cmphex(wait_for_status(m, FRAME(disk)), ==, MFI_STAT_OK);
-    g_assert_cmphex(frame_readb(m, FRAME(disk), MFI_FRAME_SCSI_STATUS), ==, 0);
+    g_assert_cmphex(megasas_wait(m, MFI_FRAME(disk)), ==, MFI_STAT_OK);
+    g_assert_cmphex(megasas_frame_readb(m, MFI_FRAME(disk),
+                                        MFI_FRAME_SCSI_STATUS), ==, SCSI_GOOD);
     expect_transfer(m, req, req->bytes);
 }
 
@@ -223,9 +171,10 @@ static void test_error(const void *data)
     size_t done;
 
     submit(m, 0, t->dir, BAD_SECTOR, t->list);
-    g_assert_cmphex(wait_for_status(m, FRAME(0)), ==,
+    g_assert_cmphex(megasas_wait(m, MFI_FRAME(0)), ==,
                     MFI_STAT_SCSI_DONE_WITH_ERROR);
-    g_assert_cmphex(frame_readb(m, FRAME(0), MFI_FRAME_SCSI_STATUS), ==,
+    g_assert_cmphex(megasas_frame_readb(m, MFI_FRAME(0),
+                                        MFI_FRAME_SCSI_STATUS), ==,
                     SCSI_CHECK_CONDITION);
     done = expect_partial_transfer(m, req);
     g_assert_cmpuint(done, ==, 0);
@@ -269,21 +218,6 @@ static void test_compete(const void *data)
     test_end(m);
 }
 
-static void abort_command(Machine *m, int disk)
-{
-    uint8_t frame[64] = {
-        [MFI_FRAME_CMD] = MFI_CMD_ABORT,
-        [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
-    };
-
-    stq_le_p(&frame[MFI_ABORT_CONTEXT], disk);
-    stl_le_p(&frame[MFI_ABORT_FRAME_LOW],
-             m->region[TABLE].base + FRAME(disk));
-    frame_post(m, FRAME_ABORT, frame, sizeof(frame));
-    g_assert_cmphex(wait_for_status(m, FRAME_ABORT), ==, MFI_STAT_OK);
-    wait_for_status(m, FRAME(disk));
-}
-
 static void test_abort_waiting(const void *data)
 {
     const ScsiTest *t = data;
@@ -292,7 +226,7 @@ static void test_abort_waiting(const void *data)
     hold_pool(m);
     submit(m, 1, t->dir, 30, t->list);
     assert_stays_pending(m, 1);
-    abort_command(m, 1);
+    megasas_abort(m, MFI_FRAME(1), 1);
     g_assert_cmpuint(expect_partial_transfer(m, &disk_req[1]), ==, 0);
     assert_everything(m);
     assert_stays_pending(m, 0);
@@ -312,7 +246,7 @@ static void test_abort_in_flight(const void *data)
     Machine *m = test_begin(&megasas_slow);
 
     submit(m, 0, t->dir, BAD_SECTOR, t->list);
-    abort_command(m, 0);
+    megasas_abort(m, MFI_FRAME(0), 0);
     expect_partial_transfer(m, &disk_req[0]);
     /* This takes so long that a stray transfer would come to light */
     assert_usable(m, 0, BAD_SECTOR);
@@ -328,8 +262,8 @@ static void test_reset(const void *data)
     submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     qpci_io_writel(m->hba, m->hba_bar, MFI_IDB, MFI_IDB_READY);
-    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
-    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
     expect_partial_transfer(m, &disk_req[0]);
     expect_partial_transfer(m, &disk_req[1]);
     assert_usable(m, 0, BAD_SECTOR);
@@ -345,8 +279,8 @@ static void test_system_reset(const void *data)
     submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     machine_reset(m);
-    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
-    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
     expect_partial_transfer(m, &disk_req[0]);
     expect_partial_transfer(m, &disk_req[1]);
     assert_usable(m, 0, BAD_SECTOR);
@@ -363,7 +297,7 @@ static void test_unplug_waiting(const void *data)
     submit(m, 0, READ, BAD_SECTOR, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     qtest_qmp_device_del(m->qts, "disk1");
-    wait_for_status(m, FRAME(1));
+    megasas_wait(m, MFI_FRAME(1));
     finish(m, 0);
     expect_partial_transfer(m, &disk_req[1]);
     assert_usable(m, 0, BAD_SECTOR);
@@ -380,7 +314,7 @@ static void test_unplug_in_flight(const void *data)
     submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     qtest_qmp_device_del(m->qts, "disk0");
-    wait_for_status(m, FRAME(0));
+    megasas_wait(m, MFI_FRAME(0));
     finish(m, 1);
     expect_partial_transfer(m, &disk_req[0]);
     assert_usable(m, 1, 100);
@@ -397,8 +331,8 @@ static void test_unplug_controller(const void *data)
     submit(m, 0, t->dir, BAD_SECTOR, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     qpci_unplug_acpi_device_test(m->qts, "hba", MEGASAS_SLOT);
-    region_accept(m, TABLE, FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
-    region_accept(m, TABLE, FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    region_accept(m, TABLE, MFI_FRAME(1) + MFI_FRAME_CMD_STATUS, 2);
     expect_partial_transfer(m, &disk_req[0]);
     expect_partial_transfer(m, &disk_req[1]);
     test_end(m);
@@ -414,25 +348,9 @@ static void test_unplug_controller(const void *data)
  */
 
 #define VIRTIO_SLOT(n)          (6 + (n))
-#define VIRTIO_QUEUES           3
-#define VIRTIO_REQUESTQ         2
-
-/* SPC and SBC */
-#define SCSI_TEST_UNIT_READY    0x00
+/* SBC */
 #define SCSI_READ_10            0x28
 #define SCSI_WRITE_10           0x2a
-
-/* Out of the way of all regions */
-#define VIRTIO_MEMORY_BEGIN     (8 * MiB)
-#define VIRTIO_MEMORY_END       (16 * MiB)
-
-typedef struct VirtioScsi {
-    QVirtioPCIDevice *pci;
-    QVirtQueue *vq[VIRTIO_QUEUES];
-    uint64_t req_addr;
-    uint64_t resp_addr;
-    uint32_t head;
-} VirtioScsi;
 
 static const Setup virtio_scsi = {
     .machine = "-object iothread,id=thread0 "
@@ -445,102 +363,6 @@ static const Setup virtio_scsi = {
     .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
 };
 
-static void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
-                             Request *req)
-{
-    struct virtio_scsi_cmd_req cmd = { .lun = { 1 } };
-    struct virtio_scsi_cmd_resp resp = { .response = 0xff };
-    QVirtQueue *vq = v->vq[VIRTIO_REQUESTQ];
-    int entries = req ? req->list->len : 0;
-    bool out = entries && req->dir == WRITE;
-    bool in = entries && req->dir == READ;
-    int i;
-
-    memcpy(cmd.cdb, cdb, 10);
-    qtest_memwrite(m->qts, v->req_addr, &cmd, sizeof(cmd));
-    qtest_memwrite(m->qts, v->resp_addr, &resp, sizeof(resp));
-
-    qvirtqueue_reset_pool(vq);
-    v->head = qvirtqueue_add(m->qts, vq, v->req_addr, sizeof(cmd), false,
-                             true);
-    if (in) {
-        qvirtqueue_add(m->qts, vq, v->resp_addr, sizeof(resp), true, true);
-    }
-    for (i = 0; i < entries; i++) {
-        const Entry *e = &g_array_index(req->list, Entry, i);
-
-        qvirtqueue_add(m->qts, vq, entry_address(m, e), e->len, in,
-                       out || i < entries - 1);
-    }
-    if (!in) {
-        qvirtqueue_add(m->qts, vq, v->resp_addr, sizeof(resp), true, false);
-    }
-    qvirtqueue_kick(m->qts, &v->pci->vdev, vq, v->head);
-}
-
-/* Returns the SCSI status, and how much of the data has not been moved */
-static uint8_t virtio_scsi_wait_residual(Machine *m, VirtioScsi *v,
-                                         uint32_t *residual)
-{
-    struct virtio_scsi_cmd_resp resp;
-
-    qvirtio_wait_used_elem(m->qts, &v->pci->vdev, v->vq[VIRTIO_REQUESTQ],
-                           v->head, NULL, PATIENCE_SECONDS * G_USEC_PER_SEC);
-    qtest_memread(m->qts, v->resp_addr, &resp, sizeof(resp));
-    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
-    *residual = le32_to_cpu(resp.resid);
-    return resp.status;
-}
-
-static uint8_t virtio_scsi_wait(Machine *m, VirtioScsi *v)
-{
-    uint32_t residual;
-
-    return virtio_scsi_wait_residual(m, v, &residual);
-}
-
-static void virtio_scsi_start(Machine *m, VirtioScsi *v, int n,
-                              QGuestAllocator *alloc)
-{
-    static const uint8_t test_unit_ready[10] = { SCSI_TEST_UNIT_READY };
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(VIRTIO_SLOT(n), 0) };
-    QVirtioDevice *vdev;
-    uint64_t features;
-    int i;
-
-    v->pci = virtio_pci_new(m->pci, &addr);
-    vdev = &v->pci->vdev;
-    qvirtio_pci_device_enable(v->pci);
-    qvirtio_start_device(vdev);
-    features = qvirtio_get_features(vdev);
-    qvirtio_set_features(vdev, features & ~(QVIRTIO_F_BAD_FEATURE |
-                                            1ull << VIRTIO_RING_F_EVENT_IDX));
-    for (i = 0; i < VIRTIO_QUEUES; i++) {
-        v->vq[i] = qvirtqueue_setup(vdev, alloc, i);
-    }
-    qvirtio_set_driver_ok(vdev);
-
-    v->req_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_req));
-    v->resp_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_resp));
-
-    /* Power-on unit attention */
-    virtio_scsi_post(m, v, test_unit_ready, NULL);
-    g_assert_cmphex(virtio_scsi_wait(m, v), ==, SCSI_CHECK_CONDITION);
-}
-
-static void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc)
-{
-    int i;
-
-    qvirtio_reset(&v->pci->vdev);
-    for (i = 0; i < VIRTIO_QUEUES; i++) {
-        qvirtqueue_cleanup(v->pci->vdev.bus, v->vq[i], alloc);
-    }
-    qvirtio_pci_device_disable(v->pci);
-    g_free(v->pci->pdev);
-    g_free(v->pci);
-}
-
 /* As submit_blocks() */
 static void virtio_scsi_submit_blocks(Machine *m, VirtioScsi *v, int disk,
                                       Direction dir, uint32_t lba,
@@ -548,12 +370,14 @@ static void virtio_scsi_submit_blocks(Machine *m, VirtioScsi *v, int disk,
 {
     uint8_t cdb[10] = { dir == READ ? SCSI_READ_10 : SCSI_WRITE_10 };
     Request *req = &disk_req[disk];
+    g_autofree SGEntry *entries = NULL;
 
     request_free(req);
     request_init(m, req, dir, disk, lba * SECTOR, blocks * SECTOR, list);
+    entries = sg_entries(m, req);
     stl_be_p(&cdb[2], lba);
     stw_be_p(&cdb[7], req->bytes / SECTOR);
-    virtio_scsi_post(m, v, cdb, req);
+    virtio_scsi_post(m, v, cdb, sizeof(cdb), dir, entries, req->list->len);
 }
 
 static void virtio_scsi_submit(Machine *m, VirtioScsi *v, int disk,
@@ -565,8 +389,11 @@ static void virtio_scsi_submit(Machine *m, VirtioScsi *v, int disk,
 static void virtio_scsi_finish(Machine *m, VirtioScsi *v, int disk)
 {
     Request *req = &disk_req[disk];
+    struct virtio_scsi_cmd_resp resp;
 
-    g_assert_cmphex(virtio_scsi_wait(m, v), ==, 0);
+    virtio_scsi_wait(m, v, &resp);
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    g_assert_cmphex(resp.status, ==, SCSI_GOOD);
     expect_transfer(m, req, req->bytes);
 }
 
@@ -597,7 +424,7 @@ static void test_iothreads(void)
 
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
     for (n = 0; n < 2; n++) {
-        virtio_scsi_start(m, &v[n], n, &alloc);
+        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), &alloc);
     }
     for (i = 0; i < 10 * ARRAY_SIZE(tests); i++) {
         int t = i % ARRAY_SIZE(tests);
@@ -640,17 +467,19 @@ static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
     Machine *m = test_begin(&virtio_scsi_stop_once);
     QGuestAllocator alloc;
     VirtioScsi v;
-    uint32_t residual;
+    struct virtio_scsi_cmd_resp resp;
 
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, &v, 0, &alloc);
+    virtio_scsi_start(m, &v, VIRTIO_SLOT(0), &alloc);
     virtio_scsi_submit_blocks(m, &v, 0, dir, lba, blocks, list);
     if (lba == BAD_SECTOR) {
         qtest_qmp_eventwait(m->qts, "STOP");
         qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
     }
-    g_assert_cmphex(virtio_scsi_wait_residual(m, &v, &residual), ==, 0);
-    g_assert_cmpuint(residual, ==, 0);
+    virtio_scsi_wait(m, &v, &resp);
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    g_assert_cmphex(resp.status, ==, SCSI_GOOD);
+    g_assert_cmpuint(le32_to_cpu(resp.resid), ==, 0);
     expect_transfer(m, &disk_req[0], disk_req[0].bytes);
     virtio_scsi_stop(&v, &alloc);
     alloc_destroy(&alloc);
@@ -676,6 +505,91 @@ static void test_residual_retry_write(void)
 static void test_residual_retry_surplus(void)
 {
     test_residual(WRITE, BAD_SECTOR, 2, "r100+r1024");
+}
+
+/* Each device counts what its thread does, and nothing of the other's */
+static void test_iothread_counters(void)
+{
+    static const char *const list[] = { "r512@0", "r100@65536+r924@65636" };
+    Machine *m = test_begin(&virtio_scsi);
+    QGuestAllocator alloc;
+    VirtioScsi v[2];
+    int i, n;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_start(m, &v[n], n, &alloc);
+    }
+    dma_counters_reset(m->qts);
+    for (i = 0; i < 100; i++) {
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_submit(m, &v[n], n, READ, 7, list[n]);
+        }
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_finish(m, &v[n], n);
+        }
+    }
+    expect_dma_counters(m->qts, "/hba0/virtio-backend",
+                        "requests=100 bytes-direct=51200");
+    expect_dma_counters(m->qts, "/hba1/virtio-backend",
+                        "requests=100 bytes-direct=102400");
+    expect_dma_counters(m->qts, "total", "requests=200 bytes-direct=153600");
+    expect_dma_drive_counters(m->qts, "drive0",
+                              "requests-untouched=100 bytes-direct=51200");
+    expect_dma_drive_counters(m->qts, "drive1",
+                              "requests-untouched=100 bytes-direct=102400");
+    expect_dma_drive_counters(m->qts, "total",
+                              "requests-untouched=200 bytes-direct=153600");
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_stop(&v[n], &alloc);
+    }
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
+/* A device takes its counters with it; totals do not decrease */
+static void test_unplug_counters(void)
+{
+    static const char hba[] = "/machine/peripheral/hba";
+    static const char drives[] = "requests-untouched=2 bytes-direct=2048";
+    Machine *m = test_begin(&megasas);
+
+    dma_counters_reset(m->qts);
+    submit(m, 0, READ, 7, "r512+m512");
+    finish(m, 0);
+    submit(m, 1, READ, 7, "r1024");
+    finish(m, 1);
+    expect_dma_counters(m->qts, hba, "requests=2 bytes-direct=1536 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    expect_dma_drive_counters(m->qts, "drive0",
+                              "requests-untouched=1 bytes-direct=1024");
+
+    qpci_unplug_acpi_device_test(m->qts, "hba", MEGASAS_SLOT);
+    expect_dma_counters(m->qts, hba, NULL);
+    expect_dma_counters(m->qts, NULL, NULL);
+    expect_dma_counters(m->qts, "total", "requests=2 bytes-direct=1536 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    expect_dma_drive_counters(m->qts, "drive0", NULL);
+    expect_dma_drive_counters(m->qts, "total", drives);
+
+    /* Another in the same slot begins with nothing */
+    qtest_qmp_device_add(m->qts, "megasas", "hba", "{ 'addr': '5' }");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'blockdev-add',"
+                             "  'arguments': { 'driver': 'null-co',"
+                             "    'node-name': 'null', 'read-zeroes': true,"
+                             "    'size': %ld } }", DISK_SIZE);
+    qtest_qmp_device_add(m->qts, "scsi-hd", "disk0",
+                         "{ 'bus': 'hba.0', 'scsi-id': 0, 'drive': 'null' }");
+    machine_reset(m);
+    expect_dma_counters(m->qts, hba, NULL);
+    memset(m->image[0], 0, DISK_SIZE);
+    submit(m, 0, READ, 7, "r2048");
+    finish(m, 0);
+    expect_dma_counters(m->qts, hba, "requests=1 bytes-direct=2048");
+    expect_dma_counters(m->qts, "total", "requests=3 bytes-direct=3584 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    machine_discard();
 }
 
 int main(int argc, char **argv)
@@ -718,6 +632,8 @@ int main(int argc, char **argv)
     add_tests("unplug/controller", waiting_lists, test_unplug_controller);
 
     qtest_add_func("scsi-dma/iothreads", test_iothreads);
+    qtest_add_func("scsi-dma/counters/iothreads", test_iothread_counters);
+    qtest_add_func("scsi-dma/counters/unplug", test_unplug_counters);
     qtest_add_func("scsi-dma/residual/surplus", test_residual_surplus);
     qtest_add_func("scsi-dma/residual/retry-read", test_residual_retry_read);
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
