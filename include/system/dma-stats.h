@@ -21,7 +21,7 @@
 #include "qemu/stats64.h"
 
 /**
- * DMACounters: what is counted
+ * struct DMACounters: what is counted
  *
  * The first cache line is all that a request touches whose list is RAM.
  *
@@ -58,7 +58,7 @@ typedef struct DMACounters {
 } QEMU_ALIGNED(64) DMACounters;
 
 /**
- * DMADeviceStats: counters of one controller; protected by the BQL
+ * struct DMADeviceStats: counters of one controller; protected by the BQL
  *
  * For controllers that count much about each command.  Others have
  * dma_stats_direct() and dma_stats_buffered().
@@ -80,11 +80,12 @@ typedef struct DMADeviceStats {
     uint64_t bytes_buffered[DMA_BUFFERED_REASON__MAX];
     uint32_t max_in_flight;
 
+    /* private: */
     DeviceState *dev;
 } DMADeviceStats;
 
 /**
- * DMAStats: the counters of one device
+ * struct DMAStats: the counters of one device
  *
  * @n: the counters
  * @device: registered with dma_device_stats_register(), or %NULL; protected by
@@ -95,7 +96,8 @@ typedef struct DMAStats {
     DMACounters n;
     DMADeviceStats *device;
     DeviceState *dev;
-    QLIST_ENTRY(DMAStats) next;         /* private */
+    /* private: */
+    QLIST_ENTRY(DMAStats) next;
 } DMAStats;
 
 /* dma_stats_get() of a device that has no counters yet.  Private. */

@@ -16,7 +16,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/atomic.h"
 #include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -172,8 +171,10 @@ static unsigned int commands_seen(void)
     g_autofree char *path = g_strdup_printf(
         "/sys/class/scsi_generic/%s/device/iorequest_cnt", sg_node + 5);
     g_autofree char *text = read_line(path);
+    unsigned int count;
 
-    return strtoul(text, NULL, 16);
+    g_assert_cmpint(sscanf(text, "%x", &count), ==, 1);
+    return count;
 }
 
 static void disk_read(uint64_t offset, void *buf, uint32_t len)
@@ -788,8 +789,11 @@ static uint64_t peak_memory(Machine *m)
     g_autofree char *path = g_strdup_printf("/proc/%d/status",
                                             qtest_pid(m->qts));
     g_autofree char *text = read_line(path);
+    uint64_t kib;
 
-    return strtoull(strstr(text, "VmHWM:") + 6, NULL, 10) * KiB;
+    g_assert_cmpint(sscanf(strstr(text, "VmHWM:"), "VmHWM: %" SCNu64, &kib),
+                    ==, 1);
+    return kib * KiB;
 }
 
 static void expect_sense(Machine *m, const Config *c, Command *cmd,
@@ -1271,124 +1275,6 @@ static void test_cd(const void *data)
     discard();
 }
 
-/*
- * Not a test: what a transfer costs.  dev/bench/sgio runs it, with
- * SGIO_TEST_BENCH="read 1048576 1000": that many commands of so many bytes.
- *
- * The rings lie in memory that we share with QEMU, and so many commands are
- * queued at once that how QEMU hears of them does not count.
- */
-#define BENCH_QUEUED            32
-
-typedef struct Usage {
-    uint64_t user_us, system_us, faults, heap_kib;
-} Usage;
-
-static Usage usage(pid_t pid)
-{
-    g_autofree char *stat_path = g_strdup_printf("/proc/%d/stat", pid);
-    g_autofree char *status_path = g_strdup_printf("/proc/%d/status", pid);
-    g_autofree char *stat = read_line(stat_path);
-    g_autofree char *status = read_line(status_path);
-    /* Behind the name; proc(5) */
-    g_auto(GStrv) field = g_strsplit(strrchr(stat, ')') + 2, " ", 0);
-    uint64_t us = 1000000 / sysconf(_SC_CLK_TCK);
-
-    return (Usage) {
-        .user_us = strtoull(field[11], NULL, 10) * us,
-        .system_us = strtoull(field[12], NULL, 10) * us,
-        .faults = strtoull(field[7], NULL, 10),
-        .heap_kib = strtoull(strstr(status, "VmHWM:") + 6, NULL, 10),
-    };
-}
-
-static void bench_batch(Machine *m, const uint32_t *heads, int n)
-{
-    QVirtQueue *vq = virtio.vq[VIRTIO_SCSI_REQUESTQ];
-    struct vring_avail *avail = (void *)(ram + vq->avail);
-    struct vring_used *used = (void *)(ram + vq->used);
-    uint16_t idx = avail->idx, i;
-    int64_t deadline = patience_ends();
-
-    for (i = 0; i < n; i++) {
-        avail->ring[(uint16_t)(idx + i) % vq->size] = heads[i];
-    }
-    qatomic_store_release(&avail->idx, idx + n);
-    virtio.pci->vdev.bus->virtqueue_kick(&virtio.pci->vdev, vq);
-    while (qatomic_load_acquire(&used->idx) != (uint16_t)(idx + n)) {
-        wait_before_poll(deadline, "end of commands");
-    }
-}
-
-static void test_bench(const void *data)
-{
-    const Config *c = data;
-    g_auto(GStrv) arg = g_strsplit(getenv("SGIO_TEST_BENCH"), " ", 0);
-    Direction dir = strcmp(arg[0], "read") ? WRITE : READ;
-    uint32_t bytes = atoi(arg[1]);
-    int count = atoi(arg[2]), done, i;
-    uint32_t heads[BENCH_QUEUED];
-    uint64_t direct, bounced;
-    Machine *m = begin(c);
-    QVirtQueue *vq = virtio.vq[VIRTIO_SCSI_REQUESTQ];
-    uint64_t reqs = guest_alloc(&alloc, BENCH_QUEUED * 256);
-    Usage before, after;
-    int64_t start;
-
-    g_assert_cmpuint(bytes, <=, DATA_SIZE);
-    qvirtqueue_reset_pool(vq);
-    for (i = 0; i < BENCH_QUEUED; i++) {
-        struct virtio_scsi_cmd_req req = { .lun = { 1 } };
-        uint64_t addr = reqs + i * 256, resp = addr + 64;
-        Command cmd;
-
-        set_cdb(&cmd, dir == READ ? OP_READ_10 : OP_WRITE_10, 8,
-                bytes / SECTOR);
-        memcpy(req.cdb, cmd.cdb, cmd.cdb_len);
-        memcpy(ram + addr, &req, sizeof(req));
-        heads[i] = qvirtqueue_add(m->qts, vq, addr, sizeof(req), false, true);
-        if (dir == WRITE) {
-            qvirtqueue_add(m->qts, vq, DATA_BEGIN, bytes, false, true);
-        }
-        qvirtqueue_add(m->qts, vq, resp, sizeof(struct virtio_scsi_cmd_resp),
-                       true, dir == READ);
-        if (dir == READ) {
-            qvirtqueue_add(m->qts, vq, DATA_BEGIN, bytes, true, false);
-        }
-    }
-    /* Warm up: threads, caches */
-    bench_batch(m, heads, BENCH_QUEUED);
-    bench_batch(m, heads, BENCH_QUEUED);
-
-    direct = dma_counter(m, "bytes-direct");
-    bounced = dma_counter(m, "bytes-bounced");
-    before = usage(qtest_pid(m->qts));
-    start = g_get_monotonic_time();
-    for (done = 0; done < count; done += BENCH_QUEUED) {
-        begin(c);
-        bench_batch(m, heads, BENCH_QUEUED);
-    }
-    start = g_get_monotonic_time() - start;
-    after = usage(qtest_pid(m->qts));
-    for (i = 0; i < BENCH_QUEUED; i++) {
-        struct virtio_scsi_cmd_resp *resp = (void *)(ram + reqs + i * 256 + 64);
-
-        g_assert_cmphex(resp->response, ==, VIRTIO_SCSI_S_OK);
-        g_assert_cmphex(resp->status, ==, SCSI_GOOD);
-    }
-    printf("@bench {\"requests\": %d, \"bytes\": %" PRIu64 ", \"us\": %" PRId64
-           ", \"user_us\": %" PRIu64 ", \"system_us\": %" PRIu64
-           ", \"faults\": %" PRIu64 ", \"heap_kib\": %" PRIu64
-           ", \"direct\": %" PRIu64 ", \"bounced\": %" PRIu64 "}\n",
-           done, (uint64_t)done * bytes, start,
-           after.user_us - before.user_us, after.system_us - before.system_us,
-           after.faults - before.faults, after.heap_kib,
-           dma_counter(m, "bytes-direct") - direct,
-           dma_counter(m, "bytes-bounced") - bounced);
-    qvirtqueue_reset_pool(vq);
-    discard();
-}
-
 typedef struct Test {
     const char *name;
     void (*fn)(const void *config);
@@ -1487,10 +1373,6 @@ int main(int argc, char **argv)
         { "cd", test_cd },
         { }
     };
-    static const Test bench[] = {
-        { "bench", test_bench },
-        { }
-    };
     static const Test residuals[] = {
         { "short-transfer", test_short_transfer },
         { "short-reply", test_short_reply },
@@ -1513,11 +1395,6 @@ int main(int argc, char **argv)
     Config lsi_block = { LSI, "scsi-block", disk_node };
     Config megasas_block = { MEGASAS, "scsi-block", disk_node };
 
-    if (getenv("SGIO_TEST_BENCH")) {
-        add_tests("virtio/generic", &virtio_generic, bench);
-        ret = test_run();
-        goto out;
-    }
     add_tests("virtio/generic", &virtio_generic, transfers);
     add_tests("virtio/generic", &virtio_generic, residuals);
     add_tests("virtio/block", &virtio_block, transfers);
@@ -1528,7 +1405,6 @@ int main(int argc, char **argv)
     add_tests("megasas/generic", &megasas_generic, generic);
 
     ret = test_run();
-out:
     unlink(ram_path);
     g_free(ram_path);
     return ret;
