@@ -196,6 +196,23 @@ void dma_device_stats_register(DMADeviceStats *stats, DeviceState *dev);
 void dma_device_stats_unregister(DMADeviceStats *stats);
 
 /**
+ * dma_device_stats_buffered: count a command whose data goes through a buffer
+ *
+ * @stats: counters that are registered
+ * @reason: why it does
+ * @bytes: how much data the command has
+ *
+ * Call it with the BQL held.
+ */
+static inline void dma_device_stats_buffered(DMADeviceStats *stats,
+                                             DmaBufferedReason reason,
+                                             uint64_t bytes)
+{
+    stats->buffered[reason]++;
+    stats->bytes_buffered[reason] += bytes;
+}
+
+/**
  * dma_device_stats_add: add the counters of a controller to others
  *
  * @to: what to add to
