@@ -465,7 +465,8 @@ static void sgio_part_done(void *opaque, int ret)
     uint32_t len = 0;
     bool again = false;
 
-    if (ret == 0) {
+    if (ret == 0 && hdr->host_status == SCSI_HOST_OK &&
+        (hdr->status == GOOD || hdr->status == CHECK_CONDITION)) {
         len = hdr->dxfer_len - MIN(MAX(hdr->resid, 0), hdr->dxfer_len);
     }
     if (io->direct) {

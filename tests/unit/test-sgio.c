@@ -624,6 +624,26 @@ static void test_status(void)
     run_free(&r);
 }
 
+/* What a command that was not executed left in a buffer is nobody's data */
+static void test_status_bounced(void)
+{
+    g_autofree uint8_t *before = NULL;
+    Run r;
+
+    run_init(&r, READ_10, 10, 8);
+    run_list(&r, 700);
+    unmappable = r.sg.sg[0].base;
+    before = g_memdup2(r.mem, 8 * BLOCK);
+    fail_at = 0;
+    fail_len = INT_MAX;             /* no residual */
+    fail_hdr.status = BUSY;
+    run_all(&r);
+    g_assert_cmphex(r.hdr.status, ==, BUSY);
+    g_assert(!memcmp(r.mem, before, 8 * BLOCK));
+    g_assert_cmpuint(r.req.residual, ==, 8 * BLOCK);
+    run_free(&r);
+}
+
 /* The device is gone: not a matter of this command */
 static void test_gone(void)
 {
@@ -824,6 +844,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sgio/short", test_short);
     g_test_add_func("/sgio/recovered", test_recovered);
     g_test_add_func("/sgio/status", test_status);
+    g_test_add_func("/sgio/status-bounced", test_status_bounced);
     g_test_add_func("/sgio/gone", test_gone);
     g_test_add_func("/sgio/refused", test_refused);
     g_test_add_func("/sgio/unmappable", test_unmappable);
