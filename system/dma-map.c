@@ -403,7 +403,8 @@ static void dma_map_account(DMAMap *map, dma_addr_t done)
     }
 }
 
-static void dma_map_begin(DMAMap *map, const QEMUSGList *sg, DMADirection dir)
+static inline void dma_map_begin(DMAMap *map, const QEMUSGList *sg,
+                                 DMADirection dir)
 {
     assert(map->qiov.niov == 0 && map->nsections == 0);
     map->as = sg->as;

@@ -63,6 +63,7 @@ typedef struct LSISgReq {
     LSISgState state;
     QEMUSGList list;
 
+    uint64_t bytes;             /* of data that the command has */
     bool out;                   /* the device reads guest memory */
     bool unordered;             /* an address is below an earlier one */
     bool overlap;               /* found in @tree */
@@ -86,7 +87,8 @@ typedef struct LSISgReq {
  * LSISg: the part of a controller that is about lists
  *
  * @enabled: property "direct-dma"
- * @can_disconnect: the last IDENTIFY message allowed the target to disconnect
+ * @can_disconnect: the target that is selected has got an IDENTIFY message that
+ *                  allows it to disconnect
  * @waiting: the command that the chip is stopped for at a barrier, or NULL
  * @abort: the CPU has asked for an abort, which has to wait for the barrier
  * @offered: a request whose disconnect message has not been taken, or NULL
@@ -243,6 +245,15 @@ bool lsi_sg_insn_shows(const LSISgReq *r, uint32_t insn, int phase,
  */
 bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
                          DmaBarrierCause *cause);
+
+/**
+ * lsi_sg_insn_leaves: does an instruction need a free bus?
+ * @insn: first word of the instruction
+ *
+ * A target that is about to disconnect has done so then, even if the script has
+ * not taken its message.
+ */
+bool lsi_sg_insn_leaves(uint32_t insn);
 
 /**
  * lsi_sg_find: find a command whose data an access would meet

@@ -256,6 +256,7 @@ bool sgio_prepare(SGIO *io, SCSIRequest *req, sg_io_hdr_t *hdr)
     /* A list that is too short for the command is for dma_buf_rw(). */
     if (req->sg && req->sg->size >= io->size && sgio_can_be_direct(req)) {
         io->direct = true;
+        dma_stats_direct(DEVICE(req->dev));
         return true;
     }
 
@@ -265,11 +266,13 @@ bool sgio_prepare(SGIO *io, SCSIRequest *req, sg_io_hdr_t *hdr)
         sgio_set_sense(io, too_much_data);
         return false;
     }
+    dma_stats_buffered(DEVICE(req->dev), DMA_BUFFERED_REASON_UNSUPPORTED,
+                       io->size);
     return true;
 }
 
-/* Put the data of the current part through a buffer. */
-static bool sgio_bounce(SGIO *io)
+/* Put the data of the current part through a buffer, for this reason. */
+static bool sgio_bounce(SGIO *io, DmaBounceReason reason)
 {
     uint32_t len = io->list->size;
 
@@ -278,7 +281,7 @@ static bool sgio_bounce(SGIO *io)
         return false;
     }
     trace_sgio_bounce(io->req->tag, len, io->list->nsg);
-    stat64_add(&dma_map_stats.bytes_bounced, len);
+    dma_stats_bounced(io->list->dev, reason, len);
     if (sgio_dir(io) == DMA_DIRECTION_TO_DEVICE) {
         dma_buf_write(io->bounce, len, NULL, io->list, MEMTXATTRS_UNSPECIFIED);
     }
@@ -334,7 +337,9 @@ static int sgio_map(SGIO *io, uint32_t len)
     } else if (ret == 0) {
         io->hdr->dxferp = qiov->iov;
         io->hdr->iovec_count = qiov->niov;
-    } else if (sgio_bounce(io)) {
+    } else if (sgio_bounce(io, io->refused ? DMA_BOUNCE_REASON_HOST :
+                               ret == -E2BIG ? DMA_BOUNCE_REASON_ELEMENTS :
+                                               DMA_BOUNCE_REASON_LIST)) {
         ret = 0;
     } else {
         sgio_list_end(io);
@@ -521,7 +526,7 @@ BlockAIOCB *sgio_start(SGIO *io, BlockCompletionFunc *cb, void *opaque)
         }
     }
     if (io->direct) {
-        stat64_add(&dma_map_stats.requests, 1);
+        stat64_add(&dma_stats_get(req->sg->dev)->n.requests, 1);
         dma_map_init(&io->map);
     }
     if (sgio_start_part(io)) {

@@ -31,7 +31,7 @@
 #define BDRV_IOV_MAX_IN_FLIGHT 8
 
 /**
- * BdrvIovStats: what became of the vectors of one backend
+ * struct BdrvIovStats: what became of the vectors of one backend
  *
  * @requests_untouched: vectors that were legal, or needed not be
  * @requests_bounced: vectors that became one host request, partially bounced
@@ -161,7 +161,7 @@ static inline bool bdrv_iov_is_aligned(const struct iovec *iov, int niov,
 }
 
 /**
- * BdrvIovLimits: what makes a vector legal
+ * struct BdrvIovLimits: what makes a vector legal
  *
  * @mem_align: alignment of the address of an element; a power of 2
  * @len_align: alignment of the length of an element; a power of 2
@@ -179,7 +179,7 @@ typedef struct BdrvIovLimits {
 } BdrvIovLimits;
 
 /**
- * BdrvIovCursor: a place in a vector; all zeroes is its beginning
+ * struct BdrvIovCursor: a place in a vector; all zeroes is its beginning
  *
  * @index: element of the vector
  * @offset: bytes into that element
@@ -190,7 +190,7 @@ typedef struct BdrvIovCursor {
 } BdrvIovCursor;
 
 /**
- * BdrvIovPlan: which bytes of a host request are direct, and which are bounced
+ * struct BdrvIovPlan: which bytes of a host request are direct, and which are bounced
  *
  * @iov: the elements of the host request; the caller's array.  Those that are
  *       to be bounced have NULL for an address.

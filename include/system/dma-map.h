@@ -38,7 +38,7 @@
 #define DMA_MAP_MAX_SECTIONS 4
 
 /**
- * DMAMapCursor: a place in a #QEMUSGList; all zeroes is its beginning
+ * struct DMAMapCursor: a place in a #QEMUSGList; all zeroes is its beginning
  *
  * @index: entry of the list
  * @offset: bytes into that entry
@@ -73,7 +73,7 @@ typedef struct DMAMapSection {
 } DMAMapSection;
 
 /**
- * DMAMap: a mapping
+ * struct DMAMap: a mapping
  *
  * @qiov: the host memory, in the order of the list; valid while mapped
  *
@@ -82,6 +82,7 @@ typedef struct DMAMapSection {
 typedef struct DMAMap {
     QEMUIOVector qiov;
 
+    /* private: */
     AddressSpace *as;
     DMAStats *stats;            /* of the list's device */
     DMADirection dir;
@@ -139,11 +140,11 @@ void dma_map_release(DMAMap *map);
  * @dir: %DMA_DIRECTION_TO_DEVICE if guest memory will be read,
  *       %DMA_DIRECTION_FROM_DEVICE if it will be written
  *
- * Returns: the number of bytes mapped, which is more than zero, or with nothing
- * mapped and @cursor where it was
- *  -EAGAIN: others hold all bounce buffer space of the address space, and
- *           address_space_register_map_client() tells when to try again;
- *  -ENOMEM: the host has no memory left.
+ * Returns: the number of bytes mapped, which is more than zero.  After an error
+ * nothing is mapped, and @cursor is where it was: -EAGAIN if others hold all
+ * bounce buffer space of the address space, and
+ * address_space_register_map_client() tells when to try again; -ENOMEM if the
+ * host has no memory left.
  */
 ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
                         DMAMapCursor *cursor, size_t align, int max_elements,
@@ -161,11 +162,10 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
  * @max_elements: the most elements that @map->qiov may have
  * @dir: as for dma_map_partial()
  *
- * Returns: 0 on success, or with nothing mapped
- *  -E2BIG: the mapping would have more than @max_elements elements;
- *  -ENOBUFS: bounce buffer space does not suffice for it, or its entries
- *            overlap and icount wants them to be filled in order;
- *  -ENOMEM: the host has no memory left.
+ * Returns: 0 on success.  After an error nothing is mapped: -E2BIG if the mapping
+ * would have more than @max_elements elements; -ENOBUFS if bounce buffer space
+ * does not suffice for it, or if its entries overlap and icount wants them to be
+ * filled in order; -ENOMEM if the host has no memory left.
  */
 int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,
                   DMADirection dir);

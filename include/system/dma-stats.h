@@ -21,7 +21,7 @@
 #include "qemu/stats64.h"
 
 /**
- * DMACounters: what is counted
+ * struct DMACounters: what is counted
  *
  * The first cache line is all that a request touches whose list is RAM.
  *
@@ -58,7 +58,7 @@ typedef struct DMACounters {
 } QEMU_ALIGNED(64) DMACounters;
 
 /**
- * DMADeviceStats: counters of one controller; protected by the BQL
+ * struct DMADeviceStats: counters of one controller; protected by the BQL
  *
  * For controllers that count much about each command.  Others have
  * dma_stats_direct() and dma_stats_buffered().
@@ -80,11 +80,12 @@ typedef struct DMADeviceStats {
     uint64_t bytes_buffered[DMA_BUFFERED_REASON__MAX];
     uint32_t max_in_flight;
 
+    /* private: */
     DeviceState *dev;
 } DMADeviceStats;
 
 /**
- * DMAStats: the counters of one device
+ * struct DMAStats: the counters of one device
  *
  * @n: the counters
  * @device: registered with dma_device_stats_register(), or %NULL; protected by
@@ -95,7 +96,8 @@ typedef struct DMAStats {
     DMACounters n;
     DMADeviceStats *device;
     DeviceState *dev;
-    QLIST_ENTRY(DMAStats) next;         /* private */
+    /* private: */
+    QLIST_ENTRY(DMAStats) next;
 } DMAStats;
 
 /* dma_stats_get() of a device that has no counters yet.  Private. */
@@ -192,6 +194,23 @@ void dma_device_stats_register(DMADeviceStats *stats, DeviceState *dev);
  * Call it with the BQL held.
  */
 void dma_device_stats_unregister(DMADeviceStats *stats);
+
+/**
+ * dma_device_stats_buffered: count a command whose data goes through a buffer
+ *
+ * @stats: counters that are registered
+ * @reason: why it does
+ * @bytes: how much data the command has
+ *
+ * Call it with the BQL held.
+ */
+static inline void dma_device_stats_buffered(DMADeviceStats *stats,
+                                             DmaBufferedReason reason,
+                                             uint64_t bytes)
+{
+    stats->buffered[reason]++;
+    stats->bytes_buffered[reason] += bytes;
+}
 
 /**
  * dma_device_stats_add: add the counters of a controller to others

@@ -18,6 +18,8 @@
 #include "libqos/ahci.h"
 #include "libqos/libqos-pc.h"
 #include "libqos/pci-pc.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include <sys/mman.h>
 #ifdef CONFIG_LINUX_IO_URING
 #include <sys/syscall.h>
@@ -371,6 +373,35 @@ static void make_random(List *list)
     list_add(list, addr, SECTOR - list->size % SECTOR);
 }
 
+/* The length that O_DIRECT wants elements to be a multiple of, or 0 for any */
+static int direct_len_align;
+
+/* What the block layer made of the first list, which was read and written */
+static void check_pair_counters(QTestState *qts, bool direct)
+{
+    QDict *stats = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'x-query-dma' }");
+    QDict *vectors = qdict_get_qdict(stats, "vectors");
+    int bounced = direct ? direct_len_align : 0;
+
+    g_assert_cmpint(qdict_get_int(vectors, "requests-bounced"), ==,
+                    bounced ? 2 : 0);
+    g_assert_cmpint(qdict_get_int(vectors, "requests-untouched"), ==,
+                    bounced ? 0 : 2);
+    g_assert_cmpint(qdict_get_int(vectors, "requests-split"), ==, 0);
+    g_assert_cmpint(qdict_get_int(vectors, "bytes-bounced"), ==, 2 * bounced);
+    g_assert_cmpint(qdict_get_int(vectors, "bytes-direct"), ==,
+                    2 * (128 * KiB - bounced));
+    if (bounced) {
+        QDict *row = qobject_to(QDict, qlist_peek(qdict_get_qlist(vectors,
+                                                                  "bounced")));
+
+        g_assert_cmpstr(qdict_get_str(row, "reason"), ==, "alignment");
+        g_assert_cmpint(qdict_get_int(row, "bytes"), ==, 2 * bounced);
+    }
+    qobject_unref(stats);
+}
+
 static void (*const bmdma_lists[])(List *list) = {
     make_pair, make_unaligned_buffer, make_odd_lengths, make_odd_addresses,
     make_tiny, make_random, make_random, make_random, make_random,
@@ -388,6 +419,7 @@ static void test_bmdma(const void *drive)
         "-device ide-hd,bus=ide.0,drive=drive0",
         (int)(RAM_SIZE / MiB), (int)(RAM_SIZE / MiB), ram_path,
         (const char *)drive);
+    qtest_qmp_assert_success(b.qts, "{ 'execute': 'x-reset-dma' }");
     bus = qpci_new_pc(b.qts, NULL);
     b.dev = qpci_device_find(bus, PIIX3_IDE_DEVFN);
     g_assert(b.dev);
@@ -402,6 +434,10 @@ static void test_bmdma(const void *drive)
         for (int is_write = 0; is_write < 2; is_write++) {
             set_up(i * 4 + is_write * 2 + 1000);
             bmdma_rw(&b, &list, 77, is_write);
+        }
+        /* Larger blocks than 512 bytes are not at multiples of 77 sectors. */
+        if (i == 0 && direct_len_align == SECTOR) {
+            check_pair_counters(b.qts, strstr(drive, "cache=none"));
         }
         list_clear(&list);
     }
@@ -428,6 +464,9 @@ static const char *direct_io_problem(void)
         problem = "O_DIRECT is not possible here";
     } else if (preadv(fd, iov, 2, 0) >= 0) {
         problem = "O_DIRECT does not want any alignment here";
+    } else {
+        iov[0].iov_len = iov[1].iov_len = SECTOR;
+        direct_len_align = preadv(fd, iov, 2, 0) == 2 * SECTOR ? SECTOR : 4096;
     }
     if (fd >= 0) {
         close(fd);

@@ -1770,6 +1770,139 @@ static void test_chip_reset_at_barrier(const void *data)
     chip_end(&c);
 }
 
+/* An abort of the script waits for the data: nothing of it runs after that */
+static void test_stop(const void *data)
+{
+    const LsiTest *t = data;
+    uint32_t rest;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    rest = c.s.here;
+    jump(&c.s, ALWAYS, rest);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    g_assert(!chip_has_stopped(&c));
+    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(&c, ISTAT0, 0);
+    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    check_first_entry(&c);
+    chip_run(&c, rest + 8);
+    finish_after_mark(&c);
+    expect_counters(&c, 0, "barrier", "stop");
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* WAIT DISCONNECT in a data phase, and then another command */
+static void test_leave_target(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    wait_disconnect(&c.s);
+    interrupt(&c.s, ALWAYS, MARK);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    request_free(&c.cmd.req);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* A target whose disconnect message nobody takes */
+static void test_leave_disconnecting_target(const void *data)
+{
+    const LsiTest *t = data;
+    uint32_t again;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    wait_disconnect(&c.s);
+    wait_reselect(&c.s, 0);
+    emit_reselected(&c.s, &c.cmd);
+    again = c.s.here;
+    jump(&c.s, WHEN_PHASE(STATUS), c.dispatch);
+    jump(&c.s, ALWAYS, again);
+    script_finish(&c);
+    if (c.before) {
+        expect_good(&c);
+        expect_counters(&c, 1, NULL, NULL);
+    } else {
+        /* It has not disconnected, and STATUS was there: garbage is read */
+        machine_reset(c.m);
+        expect_partial_transfer(c.m, &c.cmd.req);
+    }
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/* A MOVE of nothing is not an end of anything */
+static void test_empty_move(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    move(&c.s, data_phase(&c.cmd), SCRATCH, 0);
+    emit_moves(&c, 0, 1);
+    move(&c.s, data_phase(&c.cmd), SCRATCH, 0);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    chip_end(&c);
+}
+
+/* A disk is unplugged while it works, or while the script waits for it */
+static void test_unplug(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&slow);
+
+    begin_slow_queue(q, t->dir, 8);
+    qtest_qmp_device_del(q->c.m->qts, "disk0");
+    queue_forget(q, 0, 0, 7);
+    queue_drain(q);
+    assert_everything(q->c.m);
+    run_command(&q->c, READ, 1, 300, "r512");
+    queue_end(q);
+    machine_discard();
+}
+
+static void test_unplug_at_barrier(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_data_and_status(&c);
+    script_finish(&c);
+    qtest_qmp_device_del(c.m->qts, "disk0");
+    expect_partial_transfer(c.m, &c.cmd.req);
+    /* The chip waits for a target that is gone */
+    chip_writeb(&c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&c, ISTAT0, 0);
+    test_unit_ready(&c, 1);
+    request_free(&c.cmd.req);
+    run_command(&c, READ, 1, 300, "r512");
+    chip_end(&c);
+    machine_discard();
+}
+
 /* Migration, whatever the chip is doing */
 
 static void chip_migrate(Chip *c)
@@ -2020,6 +2153,13 @@ int main(int argc, char **argv)
         add_test("system-reset", dir, "r512", NULL, test_system_reset);
     }
     for (dir = READ; dir <= WRITE; dir++) {
+        add_test("stop", dir, "r512+r512", NULL, test_stop);
+        add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
+        add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
+                 test_leave_disconnecting_target);
+        add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
+        add_test("unplug/queue", dir, "r512", NULL, test_unplug);
+        add_test("unplug/barrier", dir, "r512", NULL, test_unplug_at_barrier);
         add_test("migrate/interrupt", dir, "r512+r512", NULL,
                  test_migrate_at_interrupt);
         add_test("migrate/interrupt", dir, "r65536+r65536+r512", NULL,

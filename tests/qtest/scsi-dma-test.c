@@ -507,6 +507,91 @@ static void test_residual_retry_surplus(void)
     test_residual(WRITE, BAD_SECTOR, 2, "r100+r1024");
 }
 
+/* Each device counts what its thread does, and nothing of the other's */
+static void test_iothread_counters(void)
+{
+    static const char *const list[] = { "r512@0", "r100@65536+r924@65636" };
+    Machine *m = test_begin(&virtio_scsi);
+    QGuestAllocator alloc;
+    VirtioScsi v[2];
+    int i, n;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), &alloc);
+    }
+    dma_counters_reset(m->qts);
+    for (i = 0; i < 100; i++) {
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_submit(m, &v[n], n, READ, 7, list[n]);
+        }
+        for (n = 0; n < 2; n++) {
+            virtio_scsi_finish(m, &v[n], n);
+        }
+    }
+    expect_dma_counters(m->qts, "/hba0/virtio-backend",
+                        "requests=100 bytes-direct=51200");
+    expect_dma_counters(m->qts, "/hba1/virtio-backend",
+                        "requests=100 bytes-direct=102400");
+    expect_dma_counters(m->qts, "total", "requests=200 bytes-direct=153600");
+    expect_dma_drive_counters(m->qts, "drive0",
+                              "requests-untouched=100 bytes-direct=51200");
+    expect_dma_drive_counters(m->qts, "drive1",
+                              "requests-untouched=100 bytes-direct=102400");
+    expect_dma_drive_counters(m->qts, "total",
+                              "requests-untouched=200 bytes-direct=153600");
+    for (n = 0; n < 2; n++) {
+        virtio_scsi_stop(&v[n], &alloc);
+    }
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
+/* A device takes its counters with it; totals do not decrease */
+static void test_unplug_counters(void)
+{
+    static const char hba[] = "/machine/peripheral/hba";
+    static const char drives[] = "requests-untouched=2 bytes-direct=2048";
+    Machine *m = test_begin(&megasas);
+
+    dma_counters_reset(m->qts);
+    submit(m, 0, READ, 7, "r512+m512");
+    finish(m, 0);
+    submit(m, 1, READ, 7, "r1024");
+    finish(m, 1);
+    expect_dma_counters(m->qts, hba, "requests=2 bytes-direct=1536 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    expect_dma_drive_counters(m->qts, "drive0",
+                              "requests-untouched=1 bytes-direct=1024");
+
+    qpci_unplug_acpi_device_test(m->qts, "hba", MEGASAS_SLOT);
+    expect_dma_counters(m->qts, hba, NULL);
+    expect_dma_counters(m->qts, NULL, NULL);
+    expect_dma_counters(m->qts, "total", "requests=2 bytes-direct=1536 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    expect_dma_drive_counters(m->qts, "drive0", NULL);
+    expect_dma_drive_counters(m->qts, "total", drives);
+
+    /* Another in the same slot begins with nothing */
+    qtest_qmp_device_add(m->qts, "megasas", "hba", "{ 'addr': '5' }");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'blockdev-add',"
+                             "  'arguments': { 'driver': 'null-co',"
+                             "    'node-name': 'null', 'read-zeroes': true,"
+                             "    'size': %ld } }", DISK_SIZE);
+    qtest_qmp_device_add(m->qts, "scsi-hd", "disk0",
+                         "{ 'bus': 'hba.0', 'scsi-id': 0, 'drive': 'null' }");
+    machine_reset(m);
+    expect_dma_counters(m->qts, hba, NULL);
+    memset(m->image[0], 0, DISK_SIZE);
+    submit(m, 0, READ, 7, "r2048");
+    finish(m, 0);
+    expect_dma_counters(m->qts, hba, "requests=1 bytes-direct=2048");
+    expect_dma_counters(m->qts, "total", "requests=3 bytes-direct=3584 "
+                        "bytes-bounced=512 bounced-mmio=512");
+    machine_discard();
+}
+
 int main(int argc, char **argv)
 {
     static const char *const odd_lists[] = {
@@ -547,6 +632,8 @@ int main(int argc, char **argv)
     add_tests("unplug/controller", waiting_lists, test_unplug_controller);
 
     qtest_add_func("scsi-dma/iothreads", test_iothreads);
+    qtest_add_func("scsi-dma/counters/iothreads", test_iothread_counters);
+    qtest_add_func("scsi-dma/counters/unplug", test_unplug_counters);
     qtest_add_func("scsi-dma/residual/surplus", test_residual_surplus);
     qtest_add_func("scsi-dma/residual/retry-read", test_residual_retry_read);
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);

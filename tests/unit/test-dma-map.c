@@ -662,6 +662,9 @@ static void test_more_than_iov_max(void)
 {
     DMAMap *map = map_new();
     DMAMapCursor c = {};
+    Stat64 *bounced =
+        &dma_stats_get(NULL)->n.bytes_bounced[DMA_BOUNCE_REASON_ELEMENTS];
+    uint64_t before = stat64_get(bounced);
     int parts = 0;
 
     model_reset(4096);
@@ -685,6 +688,7 @@ static void test_more_than_iov_max(void)
         g_assert_cmphex(((uint8_t *)map->qiov.iov[0].iov_base)[i], ==,
                         regions[0].mem[(i * 7 % 1000) * 2]);
     }
+    g_assert_cmpuint(stat64_get(bounced), ==, before + 4096);
     dma_unmap(map, SIZE_MAX);
     assert_nothing_mapped();
     map_free(map);
