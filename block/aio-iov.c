@@ -463,7 +463,7 @@ static bool bdrv_iov_is_degenerate(int64_t offset, size_t bytes)
            offset > BDRV_MAX_LENGTH - (int64_t)bytes;
 }
 
-/* Whether blk_aio_preadv() can have a vector that bdrv_iov_is_legal() refused */
+/* Whether blk_aio_preadv() can have what bdrv_iov_is_legal() refused */
 static bool bdrv_iov_is_untouched(const BlockLimits *bl, int64_t offset,
                                   const QEMUIOVector *qiov)
 {

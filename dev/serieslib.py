@@ -165,12 +165,11 @@ def add_stanza(text, files, submitter):
     stanza = ''.join(
         line.replace(SUBMITTER, f'M: {submitter}\n' if submitter else '') for line in lines
         if not line.startswith('F: ') or any(fnmatch(f, line[3:].strip()) for f in files))
-    before, section, rest = text.partition(f'\n\n{MAINTAINERS_AFTER}\n')
-    section += rest[:rest.find('\n\n') + 2]
-    if not before or not rest:
+    section = re.search(rf'^{re.escape(MAINTAINERS_AFTER)}\n(.+\n)+\n?', text, re.M)
+    if not section:
         raise Error(f'{MAINTAINERS} of the base has no section "{MAINTAINERS_AFTER}".\n'
                     'Name another one in dev/serieslib.py.')
-    return before + section + stanza.strip() + '\n\n' + text[len(before + section):]
+    return text[:section.end()] + stanza.strip() + '\n\n' + text[section.end():]
 
 
 def hunk_of(diff, path, line):

@@ -13,6 +13,7 @@ class Device:
     controller: str = ""    # the same for all its disks
     writable: bool = True
     direct: bool = False    # its data must not be bounced
+    segment: str = ""       # direct if a request is one segment; Linux's are this long
 
 
 AHCI = "-device ich9-ahci,id=ahci,addr=4"
@@ -31,7 +32,7 @@ DEVICES = [
            "-device lsi53c895a,id=lsi,addr=5", direct=True),
     Device("esp", "AM53C974 (ESP)", "06.0",
            "-device scsi-hd,bus=esp.0,drive={drive}",
-           "-device am53c974,id=esp,addr=6"),
+           "-device am53c974,id=esp,addr=6", segment="64k"),
     Device("virtio-scsi", "virtio-scsi", "07.0",
            "-device scsi-hd,bus=vscsi.0,drive={drive}",
            "-device virtio-scsi-pci,id=vscsi,addr=7", direct=True),

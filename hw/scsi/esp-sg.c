@@ -38,7 +38,7 @@ void esp_sg_exit(ESPState *s)
 static int8_t *esp_sg_habit(ESPSG *sg, SCSIRequest *req)
 {
     int target = req->dev->id % ESP_SG_TARGETS;
-    int length = 31 - clz32(DIV_ROUND_UP(req->cmd.xfer, BDRV_SECTOR_SIZE));
+    int length = 63 - clz64(DIV_ROUND_UP(req->cmd.xfer, BDRV_SECTOR_SIZE));
 
     return &sg->habits[target][MIN(length, ESP_SG_LENGTHS - 1)];
 }
@@ -103,6 +103,10 @@ bool esp_sg_ti(ESPState *s, uint32_t count)
     bool whole;
 
     if (!req || !(sg->deferred || sg->habit)) {
+        return false;
+    }
+    /* The guest may have written another command before it enabled DMA.  */
+    if (s->rregs[ESP_CMD] != (CMD_TI | CMD_DMA)) {
         return false;
     }
 

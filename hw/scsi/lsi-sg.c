@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "hw/scsi/late-sg.h"
 #include "lsi-sg.h"
+#include "migration/qemu-file-types.h"
 #include "qemu/bitops.h"
 #include "trace.h"
 
@@ -24,6 +25,7 @@
 #define MOVE_INDIRECT           BIT(29)
 #define MOVE_TABLE_INDIRECT     BIT(28)
 
+#define IO_WAIT_RESELECT        2       /* 0: SELECT, 1: WAIT DISCONNECT */
 #define IO_SET                  3
 #define IO_CLEAR                4
 #define   IO_ATN                BIT(3)
@@ -68,15 +70,12 @@ static void count_buffered(LSISg *s, LSISgReq *r, DmaBufferedReason reason)
 bool lsi_sg_begin(LSISg *s, LSISgReq *r, SCSIRequest *req, PCIDevice *pci,
                   bool mode_ok)
 {
-    bool can_disconnect = s->can_disconnect;
-
-    s->can_disconnect = false;
     r->bytes = req->cmd.xfer;
     if (!s->enabled) {
         count_buffered(s, r, DMA_BUFFERED_REASON_DISABLED);
     } else if (!scsi_req_can_continue_sg(req)) {
         count_buffered(s, r, DMA_BUFFERED_REASON_UNSUPPORTED);
-    } else if (!can_disconnect) {
+    } else if (!s->can_disconnect) {
         count_buffered(s, r, DMA_BUFFERED_REASON_NO_DISCONNECT);
     } else if (!mode_ok) {
         count_buffered(s, r, DMA_BUFFERED_REASON_MODE);
@@ -257,6 +256,79 @@ void lsi_sg_free(LSISgReq *r)
     }
 }
 
+/* Migration */
+
+#define SAVED_OFFERED           BIT(0)
+#define SAVED_WAITING           BIT(1)
+
+void lsi_sg_save(QEMUFile *f, LSISg *s, LSISgReq *r)
+{
+    int i;
+
+    qemu_put_byte(f, r->state);
+    if (r->state == LSI_SG_BUFFERED) {
+        return;
+    }
+    qemu_put_byte(f, (s->offered == r ? SAVED_OFFERED : 0) |
+                     (s->waiting == r ? SAVED_WAITING : 0));
+    qemu_put_be64(f, r->replayed.done);
+    qemu_put_be32(f, r->list.nsg);
+    for (i = 0; i < r->list.nsg; i++) {
+        qemu_put_be64(f, r->list.sg[i].base);
+        qemu_put_be32(f, r->list.sg[i].len);
+    }
+}
+
+bool lsi_sg_load(QEMUFile *f, LSISg *s, LSISgReq *r, SCSIRequest *req,
+                 PCIDevice *pci)
+{
+    int state = qemu_get_byte(f);
+    int flags, n;
+    uint64_t replayed;
+
+    if (state == LSI_SG_BUFFERED) {
+        return true;
+    }
+    flags = qemu_get_byte(f);
+    replayed = qemu_get_be64(f);
+    n = qemu_get_be32(f);
+    if (state < 0 || state > LSI_SG_RUN || n < 0 || n > LSI_SG_MAX_ENTRIES) {
+        return false;
+    }
+
+    r->out = req->cmd.mode == SCSI_XFER_TO_DEV;
+    pci_dma_sglist_init(&r->list, pci, n);
+    while (n-- > 0) {
+        dma_addr_t addr = qemu_get_be64(f);
+        uint32_t len = qemu_get_be32(f);
+
+        if (!len || addr + len - 1 < addr ||
+            len > req->cmd.xfer - r->list.size) {
+            return false;
+        }
+        add_entry(s, r, addr, len);
+    }
+    if (replayed > r->list.size || (state == LSI_SG_RUN && !r->list.size)) {
+        return false;
+    }
+    if (replayed) {
+        dma_map_cursor_advance(&r->replayed, &r->list, replayed);
+    }
+
+    r->state = state;
+    QLIST_INSERT_HEAD(&s->busy, r, next);
+    if (state == LSI_SG_RUN) {
+        s->in_flight++;
+    }
+    if (flags & SAVED_OFFERED) {
+        s->offered = r;
+    }
+    if (flags & SAVED_WAITING) {
+        s->waiting = r;
+    }
+    return true;
+}
+
 /* Instructions */
 
 /* Are a transfer control instruction's conditions met? */
@@ -356,6 +428,12 @@ bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
     default:
         return false;
     }
+}
+
+bool lsi_sg_insn_leaves(uint32_t insn)
+{
+    return INSN_TYPE(insn) == INSN_IO_REGISTER &&
+           INSN_OPCODE(insn) <= IO_WAIT_RESELECT;
 }
 
 /* Memory */

@@ -87,7 +87,8 @@ typedef struct LSISgReq {
  * LSISg: the part of a controller that is about lists
  *
  * @enabled: property "direct-dma"
- * @can_disconnect: the last IDENTIFY message allowed the target to disconnect
+ * @can_disconnect: the target that is selected has got an IDENTIFY message that
+ *                  allows it to disconnect
  * @waiting: the command that the chip is stopped for at a barrier, or NULL
  * @abort: the CPU has asked for an abort, which has to wait for the barrier
  * @offered: a request whose disconnect message has not been taken, or NULL
@@ -187,6 +188,31 @@ void lsi_sg_end(LSISg *s, LSISgReq *r);
 void lsi_sg_free(LSISgReq *r);
 
 /**
+ * lsi_sg_save: save a command's list
+ * @f: stream
+ * @s: the controller
+ * @r: a command that is not complete
+ *
+ * The machine is stopped: no device works on @r, but one may be about to do so
+ * again (rerror=stop, werror=stop).
+ */
+void lsi_sg_save(QEMUFile *f, LSISg *s, LSISgReq *r);
+
+/**
+ * lsi_sg_load: load what lsi_sg_save() saved
+ * @f: stream
+ * @s: the controller
+ * @r: a command's state, all zero
+ * @req: the command
+ * @pci: the controller as a bus master
+ *
+ * Returns: false if the stream does not make sense; @r is a buffered command
+ * then.
+ */
+bool lsi_sg_load(QEMUFile *f, LSISg *s, LSISgReq *r, SCSIRequest *req,
+                 PCIDevice *pci);
+
+/**
  * lsi_sg_collected: is there something to hide?
  * @r: a command, or NULL
  */
@@ -219,6 +245,15 @@ bool lsi_sg_insn_shows(const LSISgReq *r, uint32_t insn, int phase,
  */
 bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
                          DmaBarrierCause *cause);
+
+/**
+ * lsi_sg_insn_leaves: does an instruction need a free bus?
+ * @insn: first word of the instruction
+ *
+ * A target that is about to disconnect has done so then, even if the script has
+ * not taken its message.
+ */
+bool lsi_sg_insn_leaves(uint32_t insn);
 
 /**
  * lsi_sg_find: find a command whose data an access would meet

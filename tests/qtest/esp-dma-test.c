@@ -421,8 +421,13 @@ static QDict *query_dma(Board *b)
     return stats;
 }
 
-static void board_launch(Board *b, const char *more)
+/*
+ * With the binary that the environment variable @var names, if it is set.  As
+ * in migration-test, QTEST_QEMU_BINARY_DST can be another version of QEMU.
+ */
+static void board_launch(Board *b, const char *var, const char *more)
 {
+    g_autofree char *args = NULL;
     g_autofree char *drive =
         g_strdup_printf("-drive if=none,id=drive0,format=raw,"
                         "file.driver=blkdebug,file.image.driver=file,"
@@ -430,9 +435,10 @@ static void board_launch(Board *b, const char *more)
                         b->image, b->drive);
     int i;
 
-    b->qts = qtest_initf("-nodefaults -m 32 %s %s -device scsi-hd,scsi-id=0,"
-                         "id=disk0,drive=drive0 %s",
-                         b->type->command_line, drive, more);
+    args = g_strdup_printf("-nodefaults -m 32 %s %s -device scsi-hd,scsi-id=0,"
+                           "id=disk0,drive=drive0 %s",
+                           b->type->command_line, drive, more);
+    b->qts = qtest_init_with_env(var, args, true);
     for (i = 0; i < WINDOW_PAGES; i++) {
         b->frame[i] = WINDOW_PHYS + i * PAGE;
     }
@@ -453,7 +459,7 @@ static Board *board_new(const BoardType *type, const char *drive,
     scramble(b->disk, DISK_SIZE, 0xd15c);
     g_assert_true(g_file_set_contents(b->image, (char *)b->disk, DISK_SIZE,
                                       NULL));
-    board_launch(b, more);
+    board_launch(b, NULL, more);
     type->start(b);
     return b;
 }
@@ -1238,13 +1244,24 @@ static void migrate(Board *b)
     b->drive = "";
     /* QEMU does not migrate that it was written. */
     b->has_tchi = false;
-    board_launch(b, incoming);
+    board_launch(b, "QTEST_QEMU_BINARY_DST", incoming);
     wait_for_migration(b->qts);
     unlink(stream);
     qtest_qmp_assert_success(b->qts, "{ 'execute': 'cont' }");
     b->type->start(b);
     qobject_unref(b->before);
     b->before = query_dma(b);
+}
+
+static void test_migrate_idle(const void *type)
+{
+    Board *b = board_new(type, "", "");
+
+    test_prepare(b);
+    assert_usable(b);
+    migrate(b);
+    assert_usable(b);
+    test_end_and_discard(b);
 }
 
 static void test_migrate_before_ti(const void *type)
@@ -1436,7 +1453,7 @@ static void mdl_expect_moved(Board *b, Direction dir, uint32_t start,
     }
 }
 
-/* The working registers after @end bytes from the beginning of the first page */
+/* The working registers @end bytes after the beginning of the first page */
 static void mdl_assert(Board *b, uint32_t end)
 {
     int last = (end - 1) / PAGE;
@@ -1722,6 +1739,7 @@ static const Test common_tests[] = {
     { "stop-at-error", test_stop_at_error },
     { "dma-stop/in-flight", test_dma_stop },
     { "dma-stop/before-ti", test_dma_stop_before_ti },
+    { "migrate/idle", test_migrate_idle },
     { "migrate/before-ti", test_migrate_before_ti },
     { "migrate/before-parts", test_migrate_before_parts },
     { "migrate/at-error", test_migrate_at_error },

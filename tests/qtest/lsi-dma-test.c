@@ -937,7 +937,7 @@ static void test_reuse_buffer(void)
     expect_done(&c, GOOD);
     assert_memory_is(&c, SCRATCH, c.m->image[0] + 7 * SECTOR, e->len);
     expect_transfer(c.m, &c.cmd.req, c.cmd.req.bytes);
-    expect_counters(&c, 0, "barrier", "instruction");
+    expect_counters(&c, 0, "barrier", "memory");
     chip_end(&c);
 }
 
@@ -965,7 +965,7 @@ static void test_refill_buffer(void)
     memcpy(disk, first, sizeof(first));
     memcpy(disk + sizeof(first), second, sizeof(second));
     region_write(c.m, e->kind, e->offset, second, sizeof(second));
-    expect_counters(&c, 0, "barrier", "instruction");
+    expect_counters(&c, 0, "barrier", "memory");
     chip_end(&c);
 }
 
@@ -1770,6 +1770,305 @@ static void test_chip_reset_at_barrier(const void *data)
     chip_end(&c);
 }
 
+/* An abort of the script waits for the data: nothing of it runs after that */
+static void test_stop(const void *data)
+{
+    const LsiTest *t = data;
+    uint32_t rest;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    rest = c.s.here;
+    jump(&c.s, ALWAYS, rest);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    g_assert(!chip_has_stopped(&c));
+    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(&c, ISTAT0, 0);
+    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    check_first_entry(&c);
+    chip_run(&c, rest + 8);
+    finish_after_mark(&c);
+    expect_counters(&c, 0, "barrier", "stop");
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* WAIT DISCONNECT in a data phase, and then another command */
+static void test_leave_target(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    wait_disconnect(&c.s);
+    interrupt(&c.s, ALWAYS, MARK);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    request_free(&c.cmd.req);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* A target whose disconnect message nobody takes */
+static void test_leave_disconnecting_target(const void *data)
+{
+    const LsiTest *t = data;
+    uint32_t again;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    wait_disconnect(&c.s);
+    wait_reselect(&c.s, 0);
+    emit_reselected(&c.s, &c.cmd);
+    again = c.s.here;
+    jump(&c.s, WHEN_PHASE(STATUS), c.dispatch);
+    jump(&c.s, ALWAYS, again);
+    script_finish(&c);
+    if (c.before) {
+        expect_good(&c);
+        expect_counters(&c, 1, NULL, NULL);
+    } else {
+        /* It has not disconnected, and STATUS was there: garbage is read */
+        machine_reset(c.m);
+        expect_partial_transfer(c.m, &c.cmd.req);
+    }
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/* A MOVE of nothing is not an end of anything */
+static void test_empty_move(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    move(&c.s, data_phase(&c.cmd), SCRATCH, 0);
+    emit_moves(&c, 0, 1);
+    move(&c.s, data_phase(&c.cmd), SCRATCH, 0);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    chip_end(&c);
+}
+
+/* A disk is unplugged while it works, or while the script waits for it */
+static void test_unplug(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&slow);
+
+    begin_slow_queue(q, t->dir, 8);
+    qtest_qmp_device_del(q->c.m->qts, "disk0");
+    queue_forget(q, 0, 0, 7);
+    queue_drain(q);
+    assert_everything(q->c.m);
+    run_command(&q->c, READ, 1, 300, "r512");
+    queue_end(q);
+    machine_discard();
+}
+
+static void test_unplug_at_barrier(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_data_and_status(&c);
+    script_finish(&c);
+    qtest_qmp_device_del(c.m->qts, "disk0");
+    expect_partial_transfer(c.m, &c.cmd.req);
+    /* The chip waits for a target that is gone */
+    chip_writeb(&c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&c, ISTAT0, 0);
+    test_unit_ready(&c, 1);
+    request_free(&c.cmd.req);
+    run_command(&c, READ, 1, 300, "r512");
+    chip_end(&c);
+    machine_discard();
+}
+
+/* Migration, whatever the chip is doing */
+
+static void chip_migrate(Chip *c)
+{
+    if (c->before) {
+        qobject_unref(c->before);
+    }
+    machine_migrate(c->m);
+    c->before = counters(c->m);
+}
+
+/* The script has stopped between two MOVEs: the rest is in the buffer */
+static void test_migrate_at_interrupt(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    begin_barrier(&c, t);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_migrate(&c);
+    check_first_entry(&c);
+    chip_continue(&c);
+    finish_after_mark(&c);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/* Nothing has been collected yet: that begins on the other side */
+static void test_migrate_before_data(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_migrate(&c);
+    chip_continue(&c);
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/*
+ * Time stands still: the script is in its pause after 500 instructions, and has
+ * collected a part of the list.
+ */
+static void test_migrate_collecting(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+    int i;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    for (i = 0; i < 600; i++) {
+        jump(&c.s, ALWAYS, c.s.here + 8);
+    }
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    g_assert(!chip_has_stopped(&c));
+    chip_migrate(&c);
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/*
+ * Commands in flight, and commands whose status nobody has asked for: nobody
+ * waits for reselection.
+ */
+static void test_migrate_queue(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&slow);
+
+    begin_slow_queue(q, t->dir, 8);
+    chip_migrate(&q->c);
+    chip_writel(&q->c, TEMP, BLOCKS);
+    queue_drain(q);
+    assert_everything(q->c.m);
+    expect_usable(&q->c);
+    queue_end(q);
+    machine_discard();
+}
+
+/* The disk is full: the request goes on on the other side */
+static void test_migrate_disk_full(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &full);
+    command_read_write(&c, &c.cmd, WRITE, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    script_finish(&c);
+    qtest_qmp_eventwait(c.m->qts, "STOP");
+    chip_migrate(&c);
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    /* The disk is full there, too, once */
+    qtest_qmp_eventwait(c.m->qts, "STOP");
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    expect_good(&c);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/* The same for a script that waits for its status */
+static void test_migrate_disk_full_at_barrier(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &full);
+    command_read_write(&c, &c.cmd, WRITE, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_data_and_status(&c);
+    script_finish(&c);
+    qtest_qmp_eventwait(c.m->qts, "STOP");
+    chip_migrate(&c);
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    qtest_qmp_eventwait(c.m->qts, "STOP");
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    expect_good(&c);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+/* Without direct data phases: data waits in the device's buffer */
+static void test_migrate_off(const void *data)
+{
+    const LsiTest *t = data;
+    Chip c;
+
+    chip_begin(&c, &off);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_moves(&c, 1, c.cmd.req.list->len);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_migrate(&c);
+    chip_continue(&c);
+    expect_good(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
 int main(int argc, char **argv)
 {
     /* In any order, contiguous or not, of any length and kind of memory */
@@ -1853,6 +2152,29 @@ int main(int argc, char **argv)
                  test_chip_reset_at_barrier);
         add_test("system-reset", dir, "r512", NULL, test_system_reset);
     }
+    for (dir = READ; dir <= WRITE; dir++) {
+        add_test("stop", dir, "r512+r512", NULL, test_stop);
+        add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
+        add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
+                 test_leave_disconnecting_target);
+        add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
+        add_test("unplug/queue", dir, "r512", NULL, test_unplug);
+        add_test("unplug/barrier", dir, "r512", NULL, test_unplug_at_barrier);
+        add_test("migrate/interrupt", dir, "r512+r512", NULL,
+                 test_migrate_at_interrupt);
+        add_test("migrate/interrupt", dir, "r65536+r65536+r512", NULL,
+                 test_migrate_at_interrupt);
+        add_test("migrate/before-data", dir, "r512+r512", NULL,
+                 test_migrate_before_data);
+        add_test("migrate/collecting", dir, "r512+r512", NULL,
+                 test_migrate_collecting);
+        add_test("migrate/queue", dir, "r512", NULL, test_migrate_queue);
+        add_test("migrate/off", dir, "r512+r512", NULL, test_migrate_off);
+    }
+    add_test("migrate/disk-full", WRITE, "r512+r512", NULL,
+             test_migrate_disk_full);
+    add_test("migrate/disk-full-barrier", WRITE, "r512+r512", NULL,
+             test_migrate_disk_full_at_barrier);
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);

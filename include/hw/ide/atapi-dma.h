@@ -77,7 +77,8 @@ bool atapi_dma_read(IDEState *s);
  *
  * @bus: the bus, with at most one such read
  * @func: called when the command has ended, in the main loop with the BQL held;
- *        once, if it is given several times with the same @opaque.  Can be NULL.
+ *        once, if it is given several times with the same @opaque.  Can be
+ *        NULL.
  * @opaque: for @func, to live as long as the bus
  *
  * Returns: true if there is such a read, false if not and @func will not be

@@ -58,7 +58,7 @@ typedef struct SGIO {
     bool refused;               /* the kernel did not take the iovec */
     uint32_t part_max;          /* bytes of one SG_IO, @size if not split */
     uint32_t done;              /* bytes moved by parts that are complete */
-    uint8_t sb_len_wr;          /* sense of parts that recovered from an error */
+    uint8_t sb_len_wr;          /* sense of parts with recovered errors */
     uint8_t cdb[SCSI_CMD_BUF_SIZE];
 
     DMAMapCursor cursor;        /* in req->sg, behind the current part */
