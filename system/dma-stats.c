@@ -105,6 +105,7 @@ void dma_device_stats_unregister(DMADeviceStats *device)
     DMAStats *stats = dma_stats_get(device->dev);
 
     dma_device_stats_add(&stats->n, device);
+    *device = (DMADeviceStats) { };
     stats->device = NULL;
 }
 
