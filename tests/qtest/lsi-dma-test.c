@@ -20,6 +20,7 @@
 
 #define HBA_SLOT                5
 #define HBA_REGISTERS_BAR       1
+#define HBA_SCRIPTS_RAM_BAR     2
 
 /* Guest memory out of the way of all regions */
 #define LIBRARY                 (4 * MiB)
@@ -94,6 +95,7 @@ typedef struct Chip {
     Machine *m;
     Script s;
     Command cmd;
+    uint32_t script;            /* where script_start() puts it */
     uint32_t start;
     uint32_t dispatch;
     QDict *before;              /* counters, or NULL */
@@ -336,7 +338,7 @@ static void script_start(Chip *c)
     uint32_t when_msg_in, if_data, if_status, if_disconnect;
 
     command_prepare(c, &c->cmd, 0);
-    script_begin(s, c->m->qts, SCRIPT);
+    script_begin(s, c->m->qts, c->script);
     c->start = s->here;
     emit_select(s, cmd, 0);
 
@@ -437,7 +439,7 @@ static void clear_unit_attention(Chip *c)
 
 static void chip_begin(Chip *c, const Setup *setup)
 {
-    *c = (Chip) { .m = test_begin(setup) };
+    *c = (Chip) { .m = test_begin(setup), .script = SCRIPT };
     clear_unit_attention(c);
     c->before = counters(c->m);
 }
@@ -725,6 +727,23 @@ static void test_table_64(void)
         run_high(&c, WRITE, TABLE_64, selector);
     }
     chip_end(&c);
+}
+
+/* A script that lies in the chip's own RAM, and moves data there, too */
+static void test_scripts_ram(const void *data)
+{
+    const LsiTest *t = data;
+    QPCIBar bar;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    bar = qpci_iomap(c.m->hba, HBA_SCRIPTS_RAM_BAR, NULL);
+    c.script = bar.addr + 4 * KiB;
+    run_command(&c, t->dir, 0, 7, t->list);
+    expect_counters(&c, 1, NULL, NULL);
+    qpci_iounmap(c.m->hba, bar);
+    chip_end(&c);
+    machine_discard();
 }
 
 /* What is not collected */
@@ -2110,6 +2129,7 @@ int main(int argc, char **argv)
         add_test("indirect", dir, "128xr8", NULL, test_indirect);
         add_test("table", dir, "r512+r100+r412", NULL, test_table);
         add_test("table", dir, "256xr512", NULL, test_table);
+        add_test("scripts-ram", dir, "r512+r100+r412", NULL, test_scripts_ram);
         add_test("no-disconnect", dir, "r512+r512", NULL, test_no_disconnect);
         add_test("single-step", dir, "r512+r512", NULL, test_single_step);
         add_test("no-barrier", dir, "r512+r512", NULL, test_no_barrier);
