@@ -119,6 +119,16 @@ def program_files(name):
     return {f"/bin/{name}": program} | libraries_of(program)
 
 
+def stripped(program, copy):
+    """A copy without debugging information: it has to fit into a guest's memory."""
+    copy = Path(copy)
+    # Whole seconds: strip keeps no more of the time.
+    if not copy.exists() or int(copy.stat().st_mtime) != int(os.stat(program).st_mtime):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["strip", "-p", "-o", str(copy), str(program)], check=True)
+    return str(copy)
+
+
 class Cpio:
     """Just enough of the "newc" format for the kernel to unpack it."""
 

@@ -8,6 +8,7 @@
 #include "hw/ide/atapi-dma.h"
 #include "qemu/timer.h"
 #include "system/block-backend.h"
+#include "system/dma-stats.h"
 #include "system/dma.h"
 #include "system/replay.h"
 #include "ide-internal.h"
@@ -17,11 +18,9 @@
 
 QEMU_BUILD_BUG_ON(sizeof_field(AtapiDMA, packet) != ATAPI_PACKET_SIZE);
 
-static AtapiDmaMode atapi_dma_mode(const IDEState *s)
+static IDEDevice *atapi_dma_device(const IDEState *s)
 {
-    const IDEDevice *dev = s->unit ? s->bus->slave : s->bus->master;
-
-    return dev->atapi_dma_mode;
+    return s->unit ? s->bus->slave : s->bus->master;
 }
 
 void atapi_dma_medium_changed(IDEState *s)
@@ -180,13 +179,20 @@ static void atapi_dma_read_start(void *opaque, int unused)
 
 bool atapi_dma_read(IDEState *s)
 {
-    AtapiDmaMode mode = atapi_dma_mode(s);
+    IDEDevice *dev = atapi_dma_device(s);
+    DmaBufferedReason reason;
 
-    if (s->cd_sector_size != CD_SECTOR_SIZE ||
-        mode == ATAPI_DMA_MODE_BUFFERED ||
-        (mode == ATAPI_DMA_MODE_AUTO && s->atapi.slow)) {
-        return false;
+    if (s->cd_sector_size != CD_SECTOR_SIZE) {
+        reason = DMA_BUFFERED_REASON_UNSUPPORTED;
+    } else if (dev->atapi_dma_mode == ATAPI_DMA_MODE_BUFFERED) {
+        reason = DMA_BUFFERED_REASON_DISABLED;
+    } else if (dev->atapi_dma_mode == ATAPI_DMA_MODE_AUTO && s->atapi.slow) {
+        reason = DMA_BUFFERED_REASON_SLOW;
+    } else {
+        dma_stats_direct(DEVICE(dev));
+        ide_start_dma(s, atapi_dma_read_start);
+        return true;
     }
-    ide_start_dma(s, atapi_dma_read_start);
-    return true;
+    dma_stats_buffered(DEVICE(dev), reason, s->packet_transfer_size);
+    return false;
 }

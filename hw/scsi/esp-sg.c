@@ -53,9 +53,11 @@ void esp_sg_begin(ESPState *s)
     if (!sg->ops) {
         /* Not a chip that could move anything directly */
     } else if (!sg->enabled) {
-        sg->stats.buffered[DMA_BUFFERED_REASON_DISABLED]++;
+        dma_device_stats_buffered(&sg->stats, DMA_BUFFERED_REASON_DISABLED,
+                                  req->cmd.xfer);
     } else if (!scsi_req_can_continue_sg(req)) {
-        sg->stats.buffered[DMA_BUFFERED_REASON_UNSUPPORTED]++;
+        dma_device_stats_buffered(&sg->stats, DMA_BUFFERED_REASON_UNSUPPORTED,
+                                  req->cmd.xfer);
     } else if (req->cmd.mode == SCSI_XFER_TO_DEV) {
         /* Nothing is lost: the device could only ask for data now. */
         sg->deferred = true;
@@ -103,13 +105,17 @@ bool esp_sg_ti(ESPState *s, uint32_t count)
     if (!req || !(sg->deferred || sg->habit)) {
         return false;
     }
+    /* The guest may have written another command before it enabled DMA.  */
+    if (s->rregs[ESP_CMD] != (CMD_TI | CMD_DMA)) {
+        return false;
+    }
 
     whole = count >= req->cmd.xfer;
     esp_sg_learn(sg, whole);
     if (!sg->deferred) {
         reason = whole ? DMA_BUFFERED_REASON_HABIT
                        : DMA_BUFFERED_REASON_PARTIAL;
-        sg->stats.buffered[reason]++;
+        dma_device_stats_buffered(&sg->stats, reason, req->cmd.xfer);
         return false;
     }
 
@@ -123,7 +129,7 @@ bool esp_sg_ti(ESPState *s, uint32_t count)
         trace_esp_sg_buffered(count, req->cmd.xfer);
         reason = whole ? DMA_BUFFERED_REASON_MODE
                        : DMA_BUFFERED_REASON_PARTIAL;
-        sg->stats.buffered[reason]++;
+        dma_device_stats_buffered(&sg->stats, reason, req->cmd.xfer);
         /* The TI is done when esp_transfer_data() is called.  */
         scsi_req_continue(req);
     }
@@ -140,7 +146,8 @@ void esp_sg_no_dma(ESPState *s)
     }
 
     esp_sg_learn(sg, false);
-    sg->stats.buffered[DMA_BUFFERED_REASON_MODE]++;
+    dma_device_stats_buffered(&sg->stats, DMA_BUFFERED_REASON_MODE,
+                              req->cmd.xfer);
     if (sg->deferred) {
         sg->deferred = false;
         scsi_req_continue(req);

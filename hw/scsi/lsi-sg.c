@@ -62,22 +62,23 @@ struct LSISgRanges {
 
 /* Lists */
 
-static void count_buffered(LSISg *s, DmaBufferedReason reason)
+static void count_buffered(LSISg *s, LSISgReq *r, DmaBufferedReason reason)
 {
-    s->stats.buffered[reason]++;
+    dma_device_stats_buffered(&s->stats, reason, r->bytes);
 }
 
 bool lsi_sg_begin(LSISg *s, LSISgReq *r, SCSIRequest *req, PCIDevice *pci,
                   bool mode_ok)
 {
+    r->bytes = req->cmd.xfer;
     if (!s->enabled) {
-        count_buffered(s, DMA_BUFFERED_REASON_DISABLED);
+        count_buffered(s, r, DMA_BUFFERED_REASON_DISABLED);
     } else if (!scsi_req_can_continue_sg(req)) {
-        count_buffered(s, DMA_BUFFERED_REASON_UNSUPPORTED);
+        count_buffered(s, r, DMA_BUFFERED_REASON_UNSUPPORTED);
     } else if (!s->can_disconnect) {
-        count_buffered(s, DMA_BUFFERED_REASON_NO_DISCONNECT);
+        count_buffered(s, r, DMA_BUFFERED_REASON_NO_DISCONNECT);
     } else if (!mode_ok) {
-        count_buffered(s, DMA_BUFFERED_REASON_MODE);
+        count_buffered(s, r, DMA_BUFFERED_REASON_MODE);
     } else {
         r->state = LSI_SG_COLLECT;
         r->out = req->cmd.mode == SCSI_XFER_TO_DEV;
@@ -201,7 +202,7 @@ void lsi_sg_start_replay(LSISg *s, LSISgReq *r, DmaBarrierCause cause)
 {
     assert(r->state == LSI_SG_COLLECT);
     lsi_sg_barrier(s, r, cause);
-    count_buffered(s, DMA_BUFFERED_REASON_BARRIER);
+    count_buffered(s, r, DMA_BUFFERED_REASON_BARRIER);
     r->state = LSI_SG_REPLAY;
     r->replayed = (DMAMapCursor) { };
 }

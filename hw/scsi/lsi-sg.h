@@ -63,6 +63,7 @@ typedef struct LSISgReq {
     LSISgState state;
     QEMUSGList list;
 
+    uint64_t bytes;             /* of data that the command has */
     bool out;                   /* the device reads guest memory */
     bool unordered;             /* an address is below an earlier one */
     bool overlap;               /* found in @tree */

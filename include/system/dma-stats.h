@@ -189,11 +189,29 @@ void dma_device_stats_register(DMADeviceStats *stats, DeviceState *dev);
 /**
  * dma_device_stats_unregister: undo dma_device_stats_register()
  *
- * @stats: counters that are registered
+ * @stats: counters that are registered, and will be zero.  For as long as the
+ *         device exists, what they were is still shown.
  *
  * Call it with the BQL held.
  */
 void dma_device_stats_unregister(DMADeviceStats *stats);
+
+/**
+ * dma_device_stats_buffered: count a command whose data goes through a buffer
+ *
+ * @stats: counters that are registered
+ * @reason: why it does
+ * @bytes: how much data the command has
+ *
+ * Call it with the BQL held.
+ */
+static inline void dma_device_stats_buffered(DMADeviceStats *stats,
+                                             DmaBufferedReason reason,
+                                             uint64_t bytes)
+{
+    stats->buffered[reason]++;
+    stats->bytes_buffered[reason] += bytes;
+}
 
 /**
  * dma_device_stats_add: add the counters of a controller to others

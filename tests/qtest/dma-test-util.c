@@ -22,8 +22,12 @@
  */
 #define PMC_DEVFN               QPCI_DEVFN(0, 0)
 #define PMC_PAM1                0x5a
-#define PMC_PAM4                0x5d
 #define PAM_LOW_IS_RAM          0x03
+
+/* The same in the Q35's host bridge: Intel 3 Series Express Chipset datasheet */
+#define MCH_PAM1                0x91
+
+#define PAM_COUNT               4
 
 static const char kind_letter[KINDS + 1] = "trmohes";
 
@@ -195,9 +199,10 @@ static void assert_memory(Machine *m)
 
 static uint8_t *image_contents(Machine *m, int ch)
 {
-    uint8_t *buf = g_malloc(DISK_SIZE);
+    uint8_t *buf = g_malloc(m->disk_size);
 
-    g_assert_cmpint(pread(m->image_fd[ch], buf, DISK_SIZE, 0), ==, DISK_SIZE);
+    g_assert_cmpint(pread(m->image_fd[ch], buf, m->disk_size, 0), ==,
+                    m->disk_size);
     return buf;
 }
 
@@ -209,7 +214,7 @@ static void assert_images(Machine *m)
         g_autofree char *name = g_strdup_printf("disk %d", i);
         g_autofree uint8_t *got = image_contents(m, i);
 
-        assert_same(name, 0, got, m->image[i], DISK_SIZE);
+        assert_same(name, 0, got, m->image[i], m->disk_size);
     }
 }
 
@@ -224,10 +229,11 @@ void assert_everything(Machine *m)
 static void machine_enable_pci(Machine *m)
 {
     QPCIDevice *pmc = qpci_device_find(m->pci, PMC_DEVFN);
-    int reg;
+    int pam1 = m->setup.q35 ? MCH_PAM1 : PMC_PAM1;
+    int i;
 
-    for (reg = PMC_PAM1; reg <= PMC_PAM4; reg++) {
-        qpci_config_writeb(pmc, reg, PAM_LOW_IS_RAM);
+    for (i = 0; i < PAM_COUNT; i++) {
+        qpci_config_writeb(pmc, pam1 + i, PAM_LOW_IS_RAM);
     }
     g_free(pmc);
 
@@ -278,10 +284,10 @@ static void machine_launch(Machine *m, const char *more)
                                i, getpid(), m->image_fd[i],
                                m->setup.drive[i] ?: "");
     }
-    m->qts = qtest_initf("-machine pc -nodefaults -m %d -bios /proc/%d/fd/%d "
+    m->qts = qtest_initf("-machine %s -nodefaults -m %d -bios /proc/%d/fd/%d "
                          "-device lsi53c895a,addr=%d %s%s%s",
-                         RAM_MIB, getpid(), bios_fd, LSI_SLOT, drives->str,
-                         m->setup.machine, more);
+                         m->setup.q35 ? "q35" : "pc", RAM_MIB, getpid(),
+                         bios_fd, LSI_SLOT, drives->str, m->setup.machine, more);
     close(bios_fd);
     watchdog_start(m->qts);
     qtest_irq_intercept_in(m->qts, "ioapic");
@@ -291,19 +297,21 @@ static void machine_launch(Machine *m, const char *more)
 static Machine *machine_start(const Setup *setup)
 {
     Machine *m = g_new0(Machine, 1);
+    uint32_t ram_size = setup->ram_size ?: 176 * KiB;
     int i;
 
     m->setup = *setup;
+    m->disk_size = setup->disk_size ?: DISK_SIZE;
     for (i = 0; i < setup->disks; i++) {
-        m->image[i] = g_malloc(DISK_SIZE);
-        scramble(m->image[i], DISK_SIZE, 0xd150 + i);
-        m->image_fd[i] = anonymous_file(m->image[i], DISK_SIZE);
+        m->image[i] = g_malloc(m->disk_size);
+        scramble(m->image[i], m->disk_size, 0xd150 + i);
+        m->image_fd[i] = anonymous_file(m->image[i], m->disk_size);
     }
     machine_launch(m, "");
     machine_enable_pci(m);
 
     region_setup(m, TABLE, "tables", 1 * MiB, 64 * KiB, 64 * KiB, 0);
-    region_setup(m, RAM, "RAM", 2 * MiB, 176 * KiB, 176 * KiB, 0);
+    region_setup(m, RAM, "RAM", 2 * MiB, ram_size, ram_size, 0);
     region_setup(m, MMIO, "MMIO", m->region[MMIO].base,
                  LSI_SCRIPTS_RAM_SIZE, LSI_SCRIPTS_RAM_SIZE, 0);
     region_setup(m, ROM, "ROM", 4 * GiB - 16 * KiB, 20 * KiB, 0, 0);
@@ -399,7 +407,9 @@ void machine_discard(void)
 
 static bool same_setup(const Setup *a, const Setup *b)
 {
-    bool same = !g_strcmp0(a->machine, b->machine) && a->disks == b->disks;
+    bool same = !g_strcmp0(a->machine, b->machine) && a->disks == b->disks &&
+                a->q35 == b->q35 && a->disk_size == b->disk_size &&
+                a->ram_size == b->ram_size;
     int i;
 
     for (i = 0; i < MAX_DISKS; i++) {
@@ -567,7 +577,7 @@ void request_init(Machine *m, Request *req, Direction dir, int disk,
     }
     req->bytes = bytes ?: req->list_bytes;
     g_assert_cmpuint(req->bytes % SECTOR, ==, 0);
-    g_assert_cmpuint(start + req->bytes, <=, DISK_SIZE);
+    g_assert_cmpuint(start + req->bytes, <=, m->disk_size);
 }
 
 void request_free(Request *req)
@@ -580,22 +590,38 @@ uint64_t entry_address(Machine *m, const Entry *e)
     return m->region[e->kind].base + e->offset;
 }
 
+/* Move what memory shall hold to or from @data, along the list */
+static void expect_move(Machine *m, Request *req, uint8_t *data, size_t bytes)
+{
+    const Entry *e = &g_array_index(req->list, Entry, 0);
+    uint32_t i;
+
+    for (; bytes > 0; e++) {
+        Region *r = &m->region[e->kind];
+        uint8_t *want = r->want + e->offset;
+        uint32_t len = MIN(e->len, bytes);
+
+        for (i = 0; i < len; i++) {
+            if (req->dir == WRITE) {
+                data[i] = want[i];
+            } else if (region_is_writable(r, e->offset + i)) {
+                want[i] = data[i];
+            }
+        }
+        data += len;
+        bytes -= len;
+    }
+}
+
 void expect_transfer(Machine *m, Request *req, size_t bytes)
 {
-    uint8_t *disk = m->image[req->disk] + req->start;
-    size_t i;
+    expect_move(m, req, m->image[req->disk] + req->start, bytes);
+}
 
-    for (i = 0; i < bytes; i++) {
-        Kind kind;
-        uint32_t offset = list_find(req->list, i, &kind);
-        Region *r = &m->region[kind];
-
-        if (req->dir == WRITE) {
-            disk[i] = r->want[offset];
-        } else if (region_is_writable(r, offset)) {
-            r->want[offset] = disk[i];
-        }
-    }
+void expect_data(Machine *m, Request *req, const uint8_t *data, size_t bytes)
+{
+    g_assert_cmpint(req->dir, ==, READ);
+    expect_move(m, req, (uint8_t *)data, bytes);
 }
 
 size_t expect_partial_transfer(Machine *m, Request *req)

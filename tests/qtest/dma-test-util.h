@@ -36,6 +36,12 @@
 
 #define SECTOR                  512
 #define DISK_SIZE               (512 * KiB)
+
+/* MMC: READ (10), which is padded to make a packet */
+#define MMC_READ_10             0x28
+#define MMC_PACKET_SIZE         12
+#define CD_SECTOR               2048
+
 #define MAX_DISKS               3
 
 #define LSI_SCRIPTS_RAM_SIZE    (8 * KiB)
@@ -85,8 +91,8 @@ typedef struct Request {
 } Request;
 
 /*
- * A machine to test: pc with 32 MiB of RAM, an LSI 53C895A for its MMIO, and
- * for each disk n a drive "drive<n>", which is a raw image on blkdebug.
+ * A machine to test: pc or q35 with 32 MiB of RAM, an LSI 53C895A for its MMIO,
+ * and for each disk n a drive "drive<n>", which is a raw image on blkdebug.
  */
 typedef struct Setup {
     const char *machine;                /* more of the command line */
@@ -94,6 +100,9 @@ typedef struct Setup {
     int disks;
     int hba_devfn;                      /* the controller */
     int hba_bar;                        /* and its registers */
+    bool q35;
+    uint32_t disk_size;                 /* if not DISK_SIZE */
+    uint32_t ram_size;                  /* of that region, if not 176 KiB */
 } Setup;
 
 typedef struct Machine {
@@ -103,6 +112,7 @@ typedef struct Machine {
     QPCIBar hba_bar;
     QPCIDevice *lsi;
     Region region[KINDS];
+    uint32_t disk_size;
     int image_fd[MAX_DISKS];
     uint8_t *image[MAX_DISKS];          /* what the images shall hold */
     Setup setup;
@@ -173,6 +183,9 @@ uint64_t entry_address(Machine *m, const Entry *e);
 
 /* The first @bytes bytes of the request have been transferred: expect so */
 void expect_transfer(Machine *m, Request *req, size_t bytes);
+
+/* The same, but what has been read is @data, which is not that of the disk */
+void expect_data(Machine *m, Request *req, const uint8_t *data, size_t bytes);
 
 /*
  * The request was given up: nothing, all, or its first bytes have been

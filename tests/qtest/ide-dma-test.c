@@ -7,80 +7,12 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/units.h"
-#include "dma-test-util.h"
 #include "hw/pci/pci_regs.h"
+#include "ide-dma-util.h"
 #include "qobject/qdict.h"
-
-/* PIIX3 (82371SB) datasheet: function 1 is the IDE controller */
-#define PIIX3_IDE_DEVFN         QPCI_DEVFN(1, 1)
-#define PIIX3_IDE_BMIBA         4               /* BAR: bus-master registers */
-
-/* PIIX3 datasheet, "Bus Master IDE Registers": a set for each channel */
-#define BMI_CHANNEL(ch)         ((ch) * 8)
-#define BMIC                    0x0             /* command */
-#define   BMIC_SSBM             0x01            /* start/stop bus master */
-#define   BMIC_RWCON            0x08            /* to memory (ATA read) */
-#define BMIS                    0x2             /* status */
-#define   BMIS_ACTIVE           0x01
-#define   BMIS_ERROR            0x02
-#define   BMIS_INTERRUPT        0x04
-#define BMIDTP                  0x4             /* descriptor table pointer */
-
-/*
- * "Programming Interface for Bus Master IDE Controller", revision 1.0: a
- * physical region descriptor is an address, and a count with this flag
- */
-#define PRD_EOT                 0x80000000
-#define PRD_SIZE                8
-#define PRD_TABLE_LIMIT         4096            /* where QEMU gives up */
-
-/* ATA task file, from the command block's base */
-#define ATA_DATA                0x0
-#define ATA_ERROR               0x1
-#define   ATA_ERROR_ABRT        0x04
-#define ATA_FEATURES            0x1
-#define   ATAPI_DMA             0x01
-#define ATA_SECTOR_COUNT        0x2
-#define ATA_LBA_LOW             0x3
-#define ATA_LBA_MID             0x4
-#define ATA_LBA_HIGH            0x5
-#define ATA_DEVICE              0x6
-#define   ATA_DEVICE_LBA        0x40
-#define   ATA_DEVICE_1          0x10
-#define ATA_STATUS              0x7
-#define   ATA_STATUS_ERR        0x01
-#define   ATA_STATUS_DRQ        0x08
-#define   ATA_STATUS_DF         0x20
-#define   ATA_STATUS_DSC        0x10            /* seek complete */
-#define   ATA_STATUS_DRDY       0x40
-#define   ATA_STATUS_BSY        0x80
-#define ATA_COMMAND             0x7
-#define   ATA_READ_DMA          0xc8
-#define   ATA_WRITE_DMA         0xca
-#define   ATA_PACKET            0xa0
-/* The control block has one register */
-#define   ATA_CONTROL_SRST      0x04
-
-/* MMC: READ (10), which is padded to make a packet */
-#define MMC_READ_10             0x28
-#define MMC_PACKET_SIZE         12
-#define CD_SECTOR               2048
-
-enum { PRIMARY, SECONDARY, CHANNELS };
 
 /* Disk n is the first drive of channel n; this is the second's second one */
 #define CD                      2
-
-typedef struct IdeChannel {
-    uint16_t command_block;
-    uint16_t control_block;
-    int irq;
-} IdeChannel;
-
-static const IdeChannel ide_channel[CHANNELS] = {
-    [PRIMARY] = { .command_block = 0x1f0, .control_block = 0x3f6, .irq = 14 },
-    [SECONDARY] = { .command_block = 0x170, .control_block = 0x376, .irq = 15 },
-};
 
 #define IDE_DRIVES(hd_options) \
     "-device ide-hd,bus=ide.0,drive=drive0,id=disk0" hd_options " " \
@@ -101,70 +33,7 @@ static const Setup ide_setup = IDE_SETUP(IDE_DRIVES(""));
 /* What each channel is busy with, or was */
 static Request channel_req[CHANNELS];
 
-/* Registers */
-
-static uint8_t bmi_readb(Machine *m, int ch, int reg)
-{
-    return qpci_io_readb(m->hba, m->hba_bar, BMI_CHANNEL(ch) + reg);
-}
-
-static void bmi_writeb(Machine *m, int ch, int reg, uint8_t value)
-{
-    qpci_io_writeb(m->hba, m->hba_bar, BMI_CHANNEL(ch) + reg, value);
-}
-
-static uint8_t ata_readb(Machine *m, int ch, int reg)
-{
-    return qtest_inb(m->qts, ide_channel[ch].command_block + reg);
-}
-
-static void ata_writeb(Machine *m, int ch, int reg, uint8_t value)
-{
-    qtest_outb(m->qts, ide_channel[ch].command_block + reg, value);
-}
-
 /* Requests */
-
-/* Where a descriptor table lies, and whether its last entry says so */
-typedef struct TablePlace {
-    Kind kind;
-    uint32_t offset;
-    bool no_eot;
-} TablePlace;
-
-static void table_write(Machine *m, const GArray *list, const TablePlace *at)
-{
-    g_autofree uint32_t *prd = g_new(uint32_t, list->len * 2);
-    int i;
-
-    for (i = 0; i < list->len; i++) {
-        const Entry *e = &g_array_index(list, Entry, i);
-        bool last = i == list->len - 1;
-
-        /* 64 KiB are written as 0; bit 0 of the count does not count */
-        g_assert(e->len && e->len <= 64 * KiB && !(e->len & 1));
-        prd[2 * i] = cpu_to_le32(m->region[e->kind].base + e->offset);
-        prd[2 * i + 1] = cpu_to_le32((e->len & 0xffff) |
-                                     (last && !at->no_eot ? PRD_EOT : 0));
-    }
-    region_write(m, at->kind, at->offset, prd, list->len * PRD_SIZE);
-}
-
-/* Point the bus master at a descriptor table */
-static void bmi_prepare(Machine *m, int ch, Direction dir,
-                        const TablePlace *at)
-{
-    table_write(m, channel_req[ch].list, at);
-    bmi_writeb(m, ch, BMIC, dir == READ ? BMIC_RWCON : 0);
-    bmi_writeb(m, ch, BMIS, BMIS_INTERRUPT | BMIS_ERROR);
-    qpci_io_writel(m->hba, m->hba_bar, BMI_CHANNEL(ch) + BMIDTP,
-                   m->region[at->kind].base + at->offset);
-}
-
-static void bmi_start(Machine *m, int ch, Direction dir)
-{
-    bmi_writeb(m, ch, BMIC, BMIC_SSBM | (dir == READ ? BMIC_RWCON : 0));
-}
 
 /*
  * Start a request: @sectors of the disk from @lba on, or if that is 0 as
@@ -180,7 +49,7 @@ static void submit_at(Machine *m, int ch, Direction dir, unsigned int lba,
     request_init(m, req, dir, ch, lba * SECTOR, sectors * SECTOR, list);
     sectors = req->bytes / SECTOR;
     g_assert_cmpuint(sectors, <=, 256);
-    bmi_prepare(m, ch, dir, at);
+    bmi_prepare(m, ch, dir, req->list, at);
 
     ata_writeb(m, ch, ATA_DEVICE, ATA_DEVICE_LBA | (lba >> 24));
     ata_writeb(m, ch, ATA_SECTOR_COUNT, sectors & 0xff);
@@ -199,18 +68,6 @@ static void submit(Machine *m, int ch, Direction dir, unsigned int lba,
     submit_at(m, ch, dir, lba, 0, text, &at);
 }
 
-static uint8_t wait_until_idle(Machine *m, int ch)
-{
-    int64_t deadline = patience_ends();
-    uint8_t bmis;
-
-    while ((bmis = bmi_readb(m, ch, BMIS),
-            (bmis & (BMIS_ACTIVE | BMIS_INTERRUPT)) == BMIS_ACTIVE)) {
-        wait_before_poll(deadline, "end of DMA");
-    }
-    return bmis;
-}
-
 /* A request which cannot end yet does not: give it time to try */
 static void assert_stays_active(Machine *m, int ch)
 {
@@ -220,13 +77,6 @@ static void assert_stays_active(Machine *m, int ch)
         g_assert_cmphex(bmi_readb(m, ch, BMIS), ==, BMIS_ACTIVE);
         g_assert_false(qtest_get_irq(m->qts, ide_channel[ch].irq));
     }
-}
-
-static void acknowledge(Machine *m, int ch)
-{
-    bmi_writeb(m, ch, BMIC, 0);
-    bmi_writeb(m, ch, BMIS, BMIS_INTERRUPT | BMIS_ERROR);
-    g_assert_cmphex(bmi_readb(m, ch, BMIS), ==, 0);
 }
 
 /* A request that ends well, and whose table may be longer than it */
@@ -577,27 +427,16 @@ static void submit_packet(Machine *m, unsigned int lba, const char *list,
                           const TablePlace *at)
 {
     Request *req = &channel_req[SECONDARY];
-    int64_t deadline = patience_ends();
     uint8_t packet[MMC_PACKET_SIZE] = { MMC_READ_10 };
-    int i;
 
     request_free(req);
     request_init(m, req, READ, CD, lba * CD_SECTOR, 0, list);
     g_assert_cmpuint(req->bytes % CD_SECTOR, ==, 0);
-    bmi_prepare(m, SECONDARY, READ, at);
+    bmi_prepare(m, SECONDARY, READ, req->list, at);
 
-    ata_writeb(m, SECONDARY, ATA_DEVICE, ATA_DEVICE_1);
-    ata_writeb(m, SECONDARY, ATA_FEATURES, ATAPI_DMA);
-    ata_writeb(m, SECONDARY, ATA_COMMAND, ATA_PACKET);
-    while (!(ata_readb(m, SECONDARY, ATA_STATUS) & ATA_STATUS_DRQ)) {
-        wait_before_poll(deadline, "request for a packet");
-    }
     stl_be_p(&packet[2], lba);
     stw_be_p(&packet[7], req->bytes / CD_SECTOR);
-    for (i = 0; i < sizeof(packet); i += 2) {
-        qtest_outw(m->qts, ide_channel[SECONDARY].command_block + ATA_DATA,
-                   lduw_le_p(&packet[i]));
-    }
+    ide_send_packet(m, SECONDARY, ATA_DEVICE_1, ATAPI_DMA, packet);
     bmi_start(m, SECONDARY, READ);
 }
 
@@ -1344,6 +1183,28 @@ static void add_counter_tests(void)
     }
 }
 
+/* A CD-ROM drive can read both ways */
+static void test_packet_counters(const void *options)
+{
+    const Setup setup = IDE_SETUP(options);
+    const TablePlace table = { .offset = 4 };
+    Machine *m = test_begin(&setup);
+
+    dma_counters_reset(m->qts);
+    submit_packet(m, 5, "r1000+m3096", &table);
+    finish(m, SECONDARY);
+    if (strstr(options, "buffered")) {
+        expect_dma_counters(m->qts, "/disk2", "buffered-disabled=1");
+        expect_dma_counters(m->qts, "total", "buffered-disabled=1");
+    } else {
+        expect_dma_counters(m->qts, "/disk2", "direct=1");
+        expect_dma_counters(m->qts, "total",
+                            "requests=1 bytes-direct=1000 bytes-bounced=3096 "
+                            "direct=1 bounced-mmio=3096");
+    }
+    test_end(m);
+}
+
 /* How long requests have waited: a member of x-query-dma */
 static uint64_t wait_ns(Machine *m, const char *member)
 {
@@ -1472,6 +1333,11 @@ int main(int argc, char **argv)
     qtest_add_data_func("ide-dma/stop-cont/write", &write, test_stop_cont);
     add_unplug_tests();
     add_counter_tests();
+    qtest_add_data_func("ide-dma/counters/packet/direct", IDE_DRIVES(""),
+                        test_packet_counters);
+    qtest_add_data_func("ide-dma/counters/packet/buffered",
+                        IDE_DRIVES("") "-global ide-cd.dma=buffered",
+                        test_packet_counters);
     qtest_add_func("ide-dma/counters/waits", test_wait_counters);
     qtest_add_func("ide-dma/counters/info-dma", test_info_dma);
 

@@ -518,7 +518,7 @@ static void test_iothread_counters(void)
 
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
     for (n = 0; n < 2; n++) {
-        virtio_scsi_start(m, &v[n], n, &alloc);
+        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), &alloc);
     }
     dma_counters_reset(m->qts);
     for (i = 0; i < 100; i++) {

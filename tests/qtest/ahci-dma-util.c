@@ -1,0 +1,100 @@
+/*
+ * AHCI as tests drive it: port 0, slot 0
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "ahci-dma-util.h"
+
+uint32_t hba_readl(Machine *m, int reg)
+{
+    return qpci_io_readl(m->hba, m->hba_bar, reg);
+}
+
+void hba_writel(Machine *m, int reg, uint32_t value)
+{
+    qpci_io_writel(m->hba, m->hba_bar, reg, value);
+}
+
+void wait_until_clear(Machine *m, int reg, uint32_t bits)
+{
+    int64_t deadline = patience_ends();
+
+    while (hba_readl(m, reg) & bits) {
+        /* After an error the port stands still */
+        g_assert_cmphex(hba_readl(m, P0IS) & PXIS_TFES, ==, 0);
+        wait_before_poll(deadline, "end of command");
+    }
+}
+
+void port_start(Machine *m)
+{
+    uint64_t tables = m->region[TABLE].base;
+
+    hba_writel(m, GHC, GHC_AE);
+    hba_writel(m, P0CLB, tables + COMMAND_LIST);
+    hba_writel(m, P0FB, tables + RECEIVED_FIS);
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) | PXCMD_FRE);
+    hba_writel(m, P0SERR, ~0u);
+    hba_writel(m, P0IS, ~0u);
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) | PXCMD_ST);
+    wait_until_clear(m, P0TFD, PXTFD_BSY | PXTFD_DRQ);
+}
+
+void port_stop(Machine *m)
+{
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_ST);
+    wait_until_clear(m, P0CMD, PXCMD_CR);
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_FRE);
+    wait_until_clear(m, P0CMD, PXCMD_FR);
+}
+
+void ahci_issue(Machine *m, const AhciCommand *cmd)
+{
+    Region *r = &m->region[cmd->kind];
+    uint32_t table = cmd->kind == TABLE ? COMMAND_TABLE : cmd->offset;
+    int entries = cmd->list ? cmd->list->len : 0;
+    int prdtl = cmd->prdtl ?: entries;
+    uint32_t size = CT_PRDT + entries * PRDT_ENTRY_SIZE;
+    g_autofree uint8_t *buf = g_malloc0(size);
+    uint32_t header[4] = { };
+    int i;
+
+    memcpy(buf, cmd->fis, sizeof(cmd->fis));
+    if (cmd->packet) {
+        memcpy(buf + CT_ACMD, cmd->packet, MMC_PACKET_SIZE);
+    }
+    for (i = 0; i < entries; i++) {
+        const Entry *e = &g_array_index(cmd->list, Entry, i);
+        uint8_t *prd = buf + CT_PRDT + i * PRDT_ENTRY_SIZE;
+
+        stq_le_p(prd, entry_address(m, e));
+        stl_le_p(prd + 12, e->len - 1);
+    }
+    /* A table can end behind the end of RAM */
+    if (table < r->writable) {
+        region_write(m, cmd->kind, table, buf, MIN(size, r->writable - table));
+    }
+
+    header[0] = cpu_to_le32(CH_CFL_REGISTER_FIS | cmd->flags |
+                            (cmd->packet ? CH_ATAPI : 0) |
+                            (cmd->no_prdt ? 0 : prdtl) << CH_PRDTL_SHIFT);
+    header[2] = cpu_to_le32(r->base + table);
+    region_write(m, TABLE, COMMAND_LIST, header, sizeof(header));
+    hba_writel(m, P0IS, ~0u);
+    hba_writel(m, P0CI, 1);
+}
+
+uint32_t ahci_transferred(Machine *m)
+{
+    return qtest_readl(m->qts, m->region[TABLE].base + COMMAND_LIST + CH_PRDBC);
+}
+
+void ahci_accept(Machine *m)
+{
+    region_accept(m, TABLE, COMMAND_LIST + CH_PRDBC, 4);
+    region_accept(m, TABLE, RECEIVED_FIS, RECEIVED_FIS_SIZE);
+}
