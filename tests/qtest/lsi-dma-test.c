@@ -20,6 +20,7 @@
 
 #define HBA_SLOT                5
 #define HBA_REGISTERS_BAR       1
+#define HBA_SCRIPTS_RAM_BAR     2
 
 /* Guest memory out of the way of all regions */
 #define LIBRARY                 (4 * MiB)
@@ -94,6 +95,7 @@ typedef struct Chip {
     Machine *m;
     Script s;
     Command cmd;
+    uint32_t script;            /* where script_start() puts it */
     uint32_t start;
     uint32_t dispatch;
     QDict *before;              /* counters, or NULL */
@@ -160,6 +162,15 @@ static void chip_expect_int(Chip *c, uint32_t value)
 static uint8_t memory_readb(Chip *c, uint32_t addr)
 {
     return qtest_readb(c->m->qts, addr);
+}
+
+static void assert_memory_is(Chip *c, uint64_t addr, const uint8_t *want,
+                             size_t len)
+{
+    g_autofree uint8_t *got = g_malloc(len);
+
+    qtest_memread(c->m->qts, addr, got, len);
+    g_assert(!memcmp(got, want, len));
 }
 
 /* Counters */
@@ -327,7 +338,7 @@ static void script_start(Chip *c)
     uint32_t when_msg_in, if_data, if_status, if_disconnect;
 
     command_prepare(c, &c->cmd, 0);
-    script_begin(s, c->m->qts, SCRIPT);
+    script_begin(s, c->m->qts, c->script);
     c->start = s->here;
     emit_select(s, cmd, 0);
 
@@ -428,7 +439,7 @@ static void clear_unit_attention(Chip *c)
 
 static void chip_begin(Chip *c, const Setup *setup)
 {
-    *c = (Chip) { .m = test_begin(setup) };
+    *c = (Chip) { .m = test_begin(setup), .script = SCRIPT };
     clear_unit_attention(c);
     c->before = counters(c->m);
 }
@@ -585,13 +596,64 @@ typedef enum Addressing {
     TABLE_64,
 } Addressing;
 
+/* As script_start() to script_finish(): each direct MOVE has a third word */
+static void run_script_64(Chip *c)
+{
+    Command *cmd = &c->cmd;
+    Script *s = &c->s;
+    uint32_t when_data, if_data_after, when_status;
+    int i;
+
+    command_prepare(c, cmd, 0);
+    script_begin(s, c->m->qts, SCRIPT);
+    select_atn(s, cmd->target, 0);
+    move64(s, MESSAGE_OUT, cmd->structure + MSG_OUT_OFFSET, 3);
+    move64(s, COMMAND, cmd->structure + CDB_OFFSET, sizeof(cmd->cdb));
+    when_data = jump(s, WHEN_PHASE(data_phase(cmd)), 0);
+
+    /* The target disconnects, before its data or after it */
+    c->dispatch = s->here;
+    move64(s, MESSAGE_IN, SCRATCH, 2);
+    wait_disconnect(s);
+    wait_reselect(s, 0);
+    move64(s, MESSAGE_IN, SCRATCH, 1);
+    move64(s, MESSAGE_IN, SCRATCH, 2);
+    if_data_after = jump(s, WHEN_PHASE(data_phase(cmd)), 0);
+    when_status = s->here;
+    move64(s, STATUS, cmd->structure + STATUS_OFFSET, 1);
+    move64(s, MESSAGE_IN, SCRATCH, 1);
+    clear_ack(s);
+    wait_disconnect(s);
+    interrupt(s, ALWAYS, DONE);
+
+    land(s, when_data);
+    land(s, if_data_after);
+    for (i = 0; i < 4; i++) {
+        move64(s, data_phase(cmd), HIGH_MEMORY + i * SECTOR, SECTOR);
+    }
+    jump(s, WHEN_PHASE(STATUS), when_status);
+    jump(s, ALWAYS, c->dispatch);
+    script_end(s);
+    chip_run(c, SCRIPT);
+}
+
+/* Register of the upper half of an address; 0 to 15 are SCRATCHC to R */
+static int selected_register(int selector)
+{
+    static const int registers[] = { MMRS, MMWS, SFS, DRS, SBMS, DBMS };
+
+    return selector < 16 ? SCRATCHC + 4 * selector : registers[selector - 16];
+}
+
 static void run_high(Chip *c, Direction dir, Addressing mode, int selector)
 {
-    /* In the order of their selectors; selectors 0 to 15 are SCRATCHC to R */
-    static const int selected[] = { MMRS, MMWS, SFS, DRS, SBMS, DBMS };
+    static const uint8_t ccntl1[] = {
+        [DIRECT_64] = CCNTL1_EN64DBMV,
+        [TABLE_40] = CCNTL1_EN64TIBMV | CCNTL1_64TIMOD,
+        [TABLE_64] = CCNTL1_EN64TIBMV,
+    };
     QTestState *qts = c->m->qts;
     uint8_t *disk = c->m->image[0] + 7 * SECTOR;
-    g_autofree uint8_t *buf = g_malloc(2 * KiB);
     uint32_t upper = HIGH_MEMORY >> 32;
     int i;
 
@@ -599,61 +661,17 @@ static void run_high(Chip *c, Direction dir, Addressing mode, int selector)
     if (dir == READ) {
         qtest_memset(qts, HIGH_MEMORY, 0, 2 * KiB);
     } else {
-        /* The other half of the disk as a pattern */
+        /* Something else than what the disk holds */
         memcpy(disk, c->m->image[0] + DISK_SIZE / 2 + selector * KiB, 2 * KiB);
         qtest_memwrite(qts, HIGH_MEMORY, disk, 2 * KiB);
     }
-    switch (mode) {
-    case DIRECT_64:
-        chip_writeb(c, CCNTL1, CCNTL1_EN64DBMV);
-        break;
-    case TABLE_40:
-        chip_writeb(c, CCNTL1, CCNTL1_EN64TIBMV | CCNTL1_64TIMOD);
-        break;
-    case TABLE_64:
-        chip_writeb(c, CCNTL1, CCNTL1_EN64TIBMV);
-        chip_writel(c, selector < 16 ? SCRATCHC + 4 * selector
-                                     : selected[selector - 16], upper);
-        break;
-    }
-    script_begin(&c->s, qts, SCRIPT);
-    script_end(&c->s);
+    chip_writeb(c, CCNTL1, ccntl1[mode]);
     if (mode == DIRECT_64) {
-        /* Every direct MOVE of the script has a third word now */
-        command_prepare(c, &c->cmd, 0);
-        script_begin(&c->s, qts, SCRIPT);
-        select_atn(&c->s, 0, 0);
-        move64(&c->s, MESSAGE_OUT, c->cmd.structure + MSG_OUT_OFFSET, 3);
-        move64(&c->s, COMMAND, c->cmd.structure + CDB_OFFSET, 10);
-        /* Without the new path, a READ disconnects before its data */
-        jump(&c->s, WHEN_PHASE(data_phase(&c->cmd)), c->s.here + 5 * 12 + 8);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 2);
-        wait_disconnect(&c->s);
-        wait_reselect(&c->s, 0);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 1);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 2);
-        script_word(&c->s, 0);
-        script_word(&c->s, 0);
-        for (i = 0; i < 4; i++) {
-            move64(&c->s, data_phase(&c->cmd), HIGH_MEMORY + i * SECTOR,
-                   SECTOR);
-        }
-        jump(&c->s, WHEN_PHASE(STATUS), c->s.here + 5 * 12 + 8);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 2);
-        wait_disconnect(&c->s);
-        wait_reselect(&c->s, 0);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 1);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 2);
-        script_word(&c->s, 0);
-        script_word(&c->s, 0);
-        move64(&c->s, STATUS, c->cmd.structure + STATUS_OFFSET, 1);
-        move64(&c->s, MESSAGE_IN, SCRATCH, 1);
-        clear_ack(&c->s);
-        wait_disconnect(&c->s);
-        interrupt(&c->s, ALWAYS, DONE);
-        script_end(&c->s);
-        chip_run(c, SCRIPT);
+        run_script_64(c);
     } else {
+        if (mode == TABLE_64) {
+            chip_writel(c, selected_register(selector), upper);
+        }
         script_start(c);
         for (i = 0; i < 4; i++) {
             qtest_writel(qts, TABLES + 8 * i, SECTOR |
@@ -666,15 +684,14 @@ static void run_high(Chip *c, Direction dir, Addressing mode, int selector)
         script_finish(c);
     }
     expect_done(c, GOOD);
-    qtest_memread(qts, HIGH_MEMORY, buf, 2 * KiB);
-    g_assert(!memcmp(buf, disk, 2 * KiB));
+    assert_memory_is(c, HIGH_MEMORY, disk, 2 * KiB);
     request_free(&c->cmd.req);
     expect_counters(c, 1, NULL, NULL);
 
     chip_writeb(c, CCNTL1, 0);
+    chip_writel(c, DBMS, 0);
     if (mode == TABLE_64) {
-        chip_writel(c, selector < 16 ? SCRATCHC + 4 * selector
-                                     : selected[selector - 16], 0);
+        chip_writel(c, selected_register(selector), 0);
     }
     assert_everything(c->m);
 }
@@ -685,9 +702,7 @@ static void test_direct_64(void)
 
     chip_begin(&c, &big);
     run_high(&c, READ, DIRECT_64, 0);
-    chip_writel(&c, DBMS, 0);
     run_high(&c, WRITE, DIRECT_64, 0);
-    chip_writel(&c, DBMS, 0);
     chip_end(&c);
 }
 
@@ -712,6 +727,23 @@ static void test_table_64(void)
         run_high(&c, WRITE, TABLE_64, selector);
     }
     chip_end(&c);
+}
+
+/* A script that lies in the chip's own RAM, and moves data there, too */
+static void test_scripts_ram(const void *data)
+{
+    const LsiTest *t = data;
+    QPCIBar bar;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    bar = qpci_iomap(c.m->hba, HBA_SCRIPTS_RAM_BAR, NULL);
+    c.script = bar.addr + 4 * KiB;
+    run_command(&c, t->dir, 0, 7, t->list);
+    expect_counters(&c, 1, NULL, NULL);
+    qpci_iounmap(c.m->hba, bar);
+    chip_end(&c);
+    machine_discard();
 }
 
 /* What is not collected */
@@ -778,15 +810,6 @@ static void test_inquiry(void)
 }
 
 /* Barriers: what a script does between two MOVEs of a command */
-
-static void assert_memory_is(Chip *c, uint64_t addr, const uint8_t *want,
-                             size_t len)
-{
-    g_autofree uint8_t *got = g_malloc(len);
-
-    qtest_memread(c->m->qts, addr, got, len);
-    g_assert(!memcmp(got, want, len));
-}
 
 /* The first entry of the list has been moved: look at it and change it */
 static void check_first_entry(Chip *c)
@@ -1018,13 +1041,6 @@ static void test_data_is_table(void)
     expect_counters(&c, 1, NULL, NULL);
 
     /* 8 bytes of table, and 504 that go where it says */
-    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512@4096");
-    script_start(&c);
-    move(&c.s, DATA_IN, TABLES, 4);
-    move_indirect(&c.s, DATA_IN, TABLES + 4, 0);
-    script_end(&c.s);
-    request_free(&c.cmd.req);
-
     command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512@4096");
     qtest_memset(c.m->qts, TABLES, 0, 8);
     qtest_memset(c.m->qts, target, 0, SECTOR);
@@ -2113,6 +2129,7 @@ int main(int argc, char **argv)
         add_test("indirect", dir, "128xr8", NULL, test_indirect);
         add_test("table", dir, "r512+r100+r412", NULL, test_table);
         add_test("table", dir, "256xr512", NULL, test_table);
+        add_test("scripts-ram", dir, "r512+r100+r412", NULL, test_scripts_ram);
         add_test("no-disconnect", dir, "r512+r512", NULL, test_no_disconnect);
         add_test("single-step", dir, "r512+r512", NULL, test_single_step);
         add_test("no-barrier", dir, "r512+r512", NULL, test_no_barrier);

@@ -56,6 +56,14 @@ bool scsi_req_can_continue_sg(SCSIRequest *req);
  * If the transfer fails, memory that @sg describes holds what the device had
  * moved until then; the rest of it is unchanged.
  *
+ * If the transfer fails, the device reports status and sense as for a request
+ * without a list.  If it is canceled, the device has stopped using @sg when
+ * SCSIBusInfo.cancel is called.
+ *
+ * A request that is stopped by an I/O error can be migrated: the HBA saves @sg
+ * with it (SCSIBusInfo.save_request, .load_request), and SCSIBusInfo.get_sg_list
+ * must return the loaded list, so that the request goes on with it.
+ *
  * Call it in @req's AioContext.
  */
 void scsi_req_continue_sg(SCSIRequest *req, QEMUSGList *sg);
