@@ -27,12 +27,13 @@ static bool espdma_get_sg(void *opaque, QEMUSGList *sg, uint32_t len,
 {
     DMADeviceState *s = opaque;
     IOMMUState *iommu = s->iommu;
+    SysBusESPState *esp = &SPARC32_ESPDMA_DEVICE(s)->esp;
     uint32_t addr = s->dmaregs[DMA_ADDR];
 
     if (addr % DMA_ADDR_WINDOW + len > DMA_ADDR_WINDOW) {
         return false;
     }
-    qemu_sglist_init(sg, DEVICE(s), 1, &iommu->iommu_as);
+    qemu_sglist_init(sg, DEVICE(esp), 1, &iommu->iommu_as);
     qemu_sglist_add(sg, addr, len);
     return true;
 }

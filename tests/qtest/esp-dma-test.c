@@ -1117,7 +1117,7 @@ static void end_command(Board *b, Ending ending)
     }
 }
 
-/* The disk's last write has had the time to reach it. */
+/* Whatever is still to happen has had the time to. */
 static void settle(Board *b)
 {
     int64_t end = g_get_monotonic_time() + 40000;
@@ -1413,6 +1413,34 @@ static void test_dma_direction(const void *type)
     assert_direct(b, 0);
     assert_count(b, "mode", 1);
     assert_usable(b);
+    esp_test_end(b);
+}
+
+/* A TI that waits for the engine, and is replaced by another command */
+static void test_ti_replaced(const void *type)
+{
+    Board *b = esp_test_begin(type);
+    Direction dir;
+
+    for (dir = READ; dir <= WRITE; dir++) {
+        DMA dma = { dir, b->type->window + ADDR, 2 * SECTOR };
+
+        begin_command(b, dir, 7 * SECTOR, 2 * SECTOR);
+        b->type->dma_setup(b, &dma);
+        set_count(b, 2 * SECTOR);
+        b->type->esp_write(b, ESP_CMD, CMD_TI | CMD_DMA);
+        b->type->esp_write(b, ESP_CMD, CMD_NOP | CMD_DMA);
+        b->type->dma_go(b);
+        settle(b);
+        g_assert_false(interrupt_is_pending(b));
+        g_assert_cmphex(amd_readl(b, AMD_DMA_WBC), ==, 2 * SECTOR);
+
+        start_ti_dma(b, 2 * SECTOR, &dma);
+        wait_for_status_phase(b, 2 * SECTOR);
+        finish(b);
+        expect_moved(b, dir, 7 * SECTOR, ADDR, 2 * SECTOR);
+    }
+    assert_direct(b, 2);
     esp_test_end(b);
 }
 
@@ -1751,6 +1779,7 @@ static const Test amd_tests[] = {
     { "dma-count-is-smaller", test_dma_count_is_smaller },
     { "dma-count-is-larger", test_dma_count_is_larger },
     { "dma-direction", test_dma_direction },
+    { "ti-replaced", test_ti_replaced },
     { "mdl/whole", test_mdl },
     { "mdl/parts", test_mdl_parts },
     { "mdl/count-is-larger", test_mdl_count_is_larger },

@@ -91,8 +91,8 @@ void esp_sg_begin(ESPState *s);
  * @s: the chip
  * @count: the transfer counter, in bytes
  *
- * Returns: false if the TI is one of a request that has begun, and left to the
- * caller; true if it is being served.
+ * Returns: false if the TI is one of a request that has begun, or is not the
+ * chip's command any more, and left to the caller; true if it is being served.
  */
 bool esp_sg_ti(ESPState *s, uint32_t count);
 
