@@ -97,11 +97,25 @@ void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
     qvirtqueue_kick(m->qts, &v->pci->vdev, vq, v->head);
 }
 
+/*
+ * Do not ask for an interrupt, as qvirtio_wait_used_elem() does: who waits for
+ * one queue would acknowledge the other's.
+ */
+static void wait_used(Machine *m, QVirtQueue *vq, uint32_t head)
+{
+    int64_t deadline = patience_ends();
+    uint32_t used;
+
+    while (!qvirtqueue_get_buf(m->qts, vq, &used, NULL)) {
+        wait_before_poll(deadline, "used element");
+    }
+    g_assert_cmpuint(used, ==, head);
+}
+
 void virtio_scsi_wait(Machine *m, VirtioScsi *v,
                       struct virtio_scsi_cmd_resp *resp)
 {
-    qvirtio_wait_used_elem(m->qts, &v->pci->vdev, v->vq[VIRTIO_SCSI_REQUESTQ],
-                           v->head, NULL, PATIENCE_SECONDS * G_USEC_PER_SEC);
+    wait_used(m, v->vq[VIRTIO_SCSI_REQUESTQ], v->head);
     qtest_memread(m->qts, v->resp_addr, resp, sizeof(*resp));
 }
 
@@ -123,8 +137,7 @@ uint8_t virtio_scsi_tmf(Machine *m, VirtioScsi *v, uint32_t function)
     qvirtqueue_add(m->qts, vq, v->ctrl_addr + sizeof(tmf), sizeof(resp), true,
                    false);
     qvirtqueue_kick(m->qts, &v->pci->vdev, vq, head);
-    qvirtio_wait_used_elem(m->qts, &v->pci->vdev, vq, head, NULL,
-                           PATIENCE_SECONDS * G_USEC_PER_SEC);
+    wait_used(m, vq, head);
     qtest_memread(m->qts, v->ctrl_addr + sizeof(tmf), &resp, sizeof(resp));
     return resp.response;
 }

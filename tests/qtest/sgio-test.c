@@ -165,16 +165,21 @@ static void inject(const char *fmt, ...)
     write_line(path, "%s\n", rule);
 }
 
-/* How many commands Linux has sent to the disk */
-static unsigned int commands_seen(void)
+/* How many commands Linux has sent to a device, by its /dev/sg* */
+static unsigned int commands_seen_by(const char *node)
 {
     g_autofree char *path = g_strdup_printf(
-        "/sys/class/scsi_generic/%s/device/iorequest_cnt", sg_node + 5);
+        "/sys/class/scsi_generic/%s/device/iorequest_cnt", node + 5);
     g_autofree char *text = read_line(path);
     unsigned int count;
 
     g_assert_cmpint(sscanf(text, "%x", &count), ==, 1);
     return count;
+}
+
+static unsigned int commands_seen(void)
+{
+    return commands_seen_by(sg_node);
 }
 
 static void disk_read(uint64_t offset, void *buf, uint32_t len)
@@ -234,12 +239,14 @@ static void parse_sense(Command *cmd, const uint8_t *sense, int len)
 #define LSI_DONE                0x600d
 #define LSI_UNEXPECTED          0xbad
 
+static uint32_t lsi_dispatch;
+
 static void lsi_submit(Machine *m, Command *cmd)
 {
     const uint8_t identify = MSG_IDENTIFY | IDENTIFY_DISC_PRIV;
     uint32_t base = m->region[TABLE].base;
     uint32_t message = base + LSI_MESSAGE;
-    uint32_t dispatch, when_msg_in, if_data, if_status, if_disconnect;
+    uint32_t when_msg_in, if_data, if_status, if_disconnect;
     Phase phase = cmd->dir == READ ? DATA_IN : DATA_OUT;
     Script s;
     int i;
@@ -251,7 +258,7 @@ static void lsi_submit(Machine *m, Command *cmd)
     move(&s, MESSAGE_OUT, base + LSI_IDENTIFY, 1);
     move(&s, COMMAND, base + LSI_CDB, cmd->cdb_len);
 
-    dispatch = s.here;
+    lsi_dispatch = s.here;
     when_msg_in = jump(&s, WHEN_PHASE(MESSAGE_IN), 0);
     if_data = jump(&s, IF_PHASE(phase), 0);
     if_status = jump(&s, IF_PHASE(STATUS), 0);
@@ -261,7 +268,7 @@ static void lsi_submit(Machine *m, Command *cmd)
     move(&s, MESSAGE_IN, message, 1);
     if_disconnect = jump(&s, IF_DATA(MSG_DISCONNECT), 0);
     clear_ack(&s);
-    jump(&s, ALWAYS, dispatch);
+    jump(&s, ALWAYS, lsi_dispatch);
 
     land(&s, if_disconnect);
     clear_ack(&s);
@@ -269,7 +276,7 @@ static void lsi_submit(Machine *m, Command *cmd)
     wait_reselect(&s, 0);
     move(&s, MESSAGE_IN, message, 1);
     clear_ack(&s);
-    jump(&s, ALWAYS, dispatch);
+    jump(&s, ALWAYS, lsi_dispatch);
 
     land(&s, if_status);
     move(&s, STATUS, base + LSI_STATUS, 1);
@@ -282,7 +289,7 @@ static void lsi_submit(Machine *m, Command *cmd)
     for (i = 0; i < cmd->entries; i++) {
         move(&s, phase, cmd->list[i].addr, cmd->list[i].len);
     }
-    jump(&s, ALWAYS, dispatch);
+    jump(&s, ALWAYS, lsi_dispatch);
     script_end(&s);
     qpci_io_writel(m->hba, m->hba_bar, DSP, base + LSI_SCRIPT);
 }
@@ -291,16 +298,25 @@ static void lsi_submit(Machine *m, Command *cmd)
 static uint8_t lsi_wait(Machine *m)
 {
     int64_t deadline = patience_ends();
+    uint8_t sist0, dstat;
 
-    while (!(qpci_io_readb(m->hba, m->hba_bar, ISTAT0) &
-             (ISTAT0_DIP | ISTAT0_SIP))) {
-        /* After 500 instructions the chip makes a pause */
-        qtest_clock_step(m->qts, NANOSECONDS_PER_SECOND / 1000);
-        wait_before_poll(deadline, "interrupt");
+    for (;;) {
+        while (!(qpci_io_readb(m->hba, m->hba_bar, ISTAT0) &
+                 (ISTAT0_DIP | ISTAT0_SIP))) {
+            /* After 500 instructions the chip makes a pause */
+            qtest_clock_step(m->qts, NANOSECONDS_PER_SECOND / 1000);
+            wait_before_poll(deadline, "interrupt");
+        }
+        sist0 = qpci_io_readb(m->hba, m->hba_bar, SIST0);
+        dstat = qpci_io_readb(m->hba, m->hba_bar, DSTAT) & ~DSTAT_DFE;
+        if (sist0 != SIST0_MA) {
+            break;
+        }
+        /* The target has no data, or no more of it */
+        qpci_io_writel(m->hba, m->hba_bar, DSP, lsi_dispatch);
     }
-    g_assert_cmphex(qpci_io_readb(m->hba, m->hba_bar, SIST0), ==, 0);
-    g_assert_cmphex(qpci_io_readb(m->hba, m->hba_bar, DSTAT) & ~DSTAT_DFE, ==,
-                    DSTAT_SIR);
+    g_assert_cmphex(sist0, ==, 0);
+    g_assert_cmphex(dstat, ==, DSTAT_SIR);
     g_assert_cmphex(qpci_io_readl(m->hba, m->hba_bar, DSPS), ==, LSI_DONE);
     region_accept(m, TABLE, 0, m->region[TABLE].size);
     return m->region[TABLE].want[LSI_STATUS];
@@ -1008,6 +1024,12 @@ static void test_recovered_error(const void *data)
     scramble_list(m, &cmd);
     disk_read(600 * SECTOR, want, 4 * limit);
     set_cdb(&cmd, OP_READ_10, 600, cmd.bytes / SECTOR);
+    /* Only commands that follow each other are sure to meet one of these */
+    if (!patched) {
+        g_test_skip("not split");
+        test_end(m);
+        return;
+    }
     set_option(OPT_RECOVERED_ERR, 2);
     run(m, c, &cmd);
     set_option(0, 0);
@@ -1230,6 +1252,7 @@ static void test_tape(const void *data)
     Config c = *(const Config *)data;
     AUTO_COMMAND cmd = { .dir = READ };
     AUTO_COMMAND large = { .dir = READ };
+    unsigned int seen;
     Machine *m;
 
     c.node = tape_node;
@@ -1242,13 +1265,13 @@ static void test_tape(const void *data)
     set_cdb(&cmd, OP_READ_6, 0x200, 0);
     transfer(m, &c, &cmd, 0x200);
 
-    /* More than the host takes at once, and not to be split */
-    add_entry(&large, DATA_BEGIN, 14 * MiB);
-    set_cdb(&large, OP_READ_DEFECT_DATA_12, 0, 0);
-    stl_be_p(&large.cdb[6], large.bytes);
+    /* More than Linux takes at once if it is not told to: still one command */
+    add_entry(&large, DATA_BEGIN, 8 * MiB);
+    set_cdb(&large, OP_READ_10, 0x200, large.bytes / SECTOR);
+    seen = commands_seen_by(tape_node);
     run(m, &c, &large);
     g_assert_cmphex(large.response, ==, 0);
-    g_assert_cmphex(large.status, ==, SCSI_CHECK_CONDITION);
+    g_assert_cmpuint(commands_seen_by(tape_node) - seen, <=, 1);
     test_end(m);
     discard();
 }

@@ -1,9 +1,9 @@
 /*
  * SG_IO for requests of any length: splitting, limits, errors
  *
- * The kernel's side is a disk in memory, with limits that can be set, that fails
- * on demand; guest memory is that of the test itself, and an address is a
- * pointer.  sgio-test runs the same code on Linux and its devices.
+ * The kernel's side is a disk in memory, with limits that can be set, that
+ * fails on demand; guest memory is that of the test itself, and an address is
+ * a pointer.  sgio-test runs the same code on Linux and its devices.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,8 +19,12 @@
 #define DISK        (BLOCKS * BLOCK)
 #define PAGE        (qemu_real_host_page_size())
 
-#define TOO_MUCH_DATA       0x26, 0x0b
-#define TOO_MANY_SEGMENTS   0x26, 0x08
+/* ASC << 8 | ASCQ */
+#define READ_ERROR          0x1100
+#define LBA_OUT_OF_RANGE    0x2100
+#define TOO_MANY_SEGMENTS   0x2608
+#define TOO_MUCH_DATA       0x260b
+#define RECOVERED           0x1701
 
 /* The model of the kernel */
 
@@ -366,12 +370,11 @@ static void run_free(Run *r)
     refuse_iovec = false;
 }
 
-static void assert_sense(Run *r, uint8_t asc, uint8_t ascq)
+static void assert_sense(Run *r, uint16_t code)
 {
     g_assert_cmphex(r->hdr.status, ==, CHECK_CONDITION);
     g_assert_cmphex(r->hdr.driver_status, ==, SG_ERR_DRIVER_SENSE);
-    g_assert_cmphex(r->req.sense[12], ==, asc);
-    g_assert_cmphex(r->req.sense[13], ==, ascq);
+    g_assert_cmphex(lduw_be_p(&r->req.sense[12]), ==, code);
 }
 
 /* Blocks of a run's data are what they should be, up to a number of bytes */
@@ -542,10 +545,10 @@ static void test_error(void)
     fail_hdr.status = CHECK_CONDITION;
     fail_hdr.driver_status = SG_ERR_DRIVER_SENSE;
     fail_hdr.sb_len_wr = 18;
-    scsi_build_sense(fail_sense, SENSE_CODE(READ_ERROR));
+    scsi_build_sense(fail_sense, sense_code_READ_ERROR);
     run_all(&r);
     g_assert_cmpint(nseen, ==, 3);
-    assert_sense(&r, 0x11, 0x00);
+    assert_sense(&r, READ_ERROR);
     g_assert_cmpuint(r.req.residual, ==, 40 * BLOCK - 19 * BLOCK);
     g_assert_cmpint(r.hdr.resid, ==, 40 * BLOCK - 19 * BLOCK);
     assert_data(&r, 19 * BLOCK);
@@ -585,7 +588,7 @@ static void test_recovered(void)
     scsi_build_sense(fail_sense, (SCSISense) { RECOVERED_ERROR, 0x17, 1 });
     run_all(&r);
     g_assert_cmpint(nseen, ==, 5);
-    assert_sense(&r, 0x17, 1);
+    assert_sense(&r, RECOVERED);
     g_assert_cmpuint(r.hdr.sb_len_wr, ==, 18);
     g_assert_cmpuint(r.req.residual, ==, 0);
     assert_data(&r, 40 * BLOCK);
@@ -782,14 +785,14 @@ static void test_range(void)
     max_hw_transfer = 8 * BLOCK;
     r.dev.max_lba = BLOCKS - 1;
     g_assert(!run_start(&r));
-    assert_sense(&r, 0x21, 0x00);
+    assert_sense(&r, LBA_OUT_OF_RANGE);
     run_free(&r);
 
     run_init(&r, WRITE_16, UINT64_MAX - 38, 40);
     run_list(&r, 700);
     max_hw_transfer = 8 * BLOCK;
     g_assert(!run_start(&r));
-    assert_sense(&r, 0x21, 0x00);
+    assert_sense(&r, LBA_OUT_OF_RANGE);
     run_free(&r);
 
     run_init(&r, WRITE_10, BLOCKS - 40, 40);
