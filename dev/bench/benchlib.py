@@ -7,6 +7,7 @@ result is the median of the ratios within the pairs.
 """
 
 import argparse
+import fcntl
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -389,13 +391,26 @@ def end(number, frame):
     raise SystemExit(f'error: interrupted by {signal.Signals(number).name}')
 
 
-def main(parser, run):
+def alone():
+    """A lock; while it is open, no other benchmark of this build directory measures."""
+    (BUILD / 'lock').mkdir(parents=True, exist_ok=True)
+    lock = open(BUILD / 'lock/bench', 'w')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print('waiting for another benchmark to end', file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def main(parser, run, measures=True):
     """Do what the command line says and exit; run(args) returns the status."""
     args = parser.parse_args()
     # Unwind the stack, so that QEMUs are ended and files removed.
     for number in signal.SIGTERM, signal.SIGHUP, signal.SIGINT:
         signal.signal(number, end)
     try:
-        sys.exit(run(args))
+        with alone() if measures else nullcontext():
+            sys.exit(run(args))
     except (BenchError, OSError) as error:
         sys.exit(f'error: {error}')
