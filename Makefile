@@ -9,6 +9,7 @@ help:
 	@echo 'make check    build, then all tests; with SANITIZE=1, our tests under sanitizers'
 	@echo 'make bench    stock and build, then measures one against the other: 35 minutes,'
 	@echo '              with QUICK=1 under five; with DOCS=1 the report goes to docs/'
+	@echo 'make docs     QEMU'"'"'s manual with ours in it -> build/docs/docs/manual/index.html'
 	@echo 'make series   the patches as mail -> build/outgoing/*.patch; V=2: the second version'
 	@echo 'make series-check   applies, builds and tests each patch, mails all to this machine'
 	@echo
@@ -34,6 +35,9 @@ bench: stock build
 	@dev/deps gnuplot-nox
 	@dev/bench/bench $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
+docs:
+	@dev/docs
+
 # An export and its check need the base, but no QEMU that is built.
 base:
 	@dev/deps
@@ -45,5 +49,5 @@ series: base
 series-check: base
 	@dev/series-check
 
-# build/ and series/ are directories, too.
-.PHONY: help build stock demo check bench base series series-check
+# build/, docs/ and series/ are directories, too.
+.PHONY: help build stock demo check bench docs base series series-check

@@ -49,13 +49,16 @@ DMAStats *dma_stats_new(DeviceState *dev)
 
 void dma_counters_add(DMACounters *to, const DMACounters *from)
 {
-    uint64_t max = MAX(stat64_get(&to->map_client_wait_max_ns),
-                       stat64_get(&from->map_client_wait_max_ns));
-
     for (int i = 0; i < DMA_N_COUNTERS; i++) {
-        stat64_add((Stat64 *)to + i, stat64_get((const Stat64 *)from + i));
+        Stat64 *sum = (Stat64 *)to + i;
+        uint64_t n = stat64_get((const Stat64 *)from + i);
+
+        if (sum == &to->map_client_wait_max_ns) {
+            stat64_max(sum, n);
+        } else {
+            stat64_add(sum, n);
+        }
     }
-    stat64_set(&to->map_client_wait_max_ns, max);
 }
 
 static void dma_counters_reset(DMACounters *n)
@@ -105,6 +108,7 @@ void dma_device_stats_unregister(DMADeviceStats *device)
     DMAStats *stats = dma_stats_get(device->dev);
 
     dma_device_stats_add(&stats->n, device);
+    *device = (DMADeviceStats) { };
     stats->device = NULL;
 }
 

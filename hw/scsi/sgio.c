@@ -256,7 +256,7 @@ bool sgio_prepare(SGIO *io, SCSIRequest *req, sg_io_hdr_t *hdr)
     /* A list that is too short for the command is for dma_buf_rw(). */
     if (req->sg && req->sg->size >= io->size && sgio_can_be_direct(req)) {
         io->direct = true;
-        dma_stats_direct(DEVICE(req->dev));
+        dma_stats_direct(&req->dev->qdev);
         return true;
     }
 
@@ -266,7 +266,7 @@ bool sgio_prepare(SGIO *io, SCSIRequest *req, sg_io_hdr_t *hdr)
         sgio_set_sense(io, too_much_data);
         return false;
     }
-    dma_stats_buffered(DEVICE(req->dev), DMA_BUFFERED_REASON_UNSUPPORTED,
+    dma_stats_buffered(&req->dev->qdev, DMA_BUFFERED_REASON_UNSUPPORTED,
                        io->size);
     return true;
 }
@@ -465,7 +465,8 @@ static void sgio_part_done(void *opaque, int ret)
     uint32_t len = 0;
     bool again = false;
 
-    if (ret == 0) {
+    if (ret == 0 && hdr->host_status == SCSI_HOST_OK &&
+        (hdr->status == GOOD || hdr->status == CHECK_CONDITION)) {
         len = hdr->dxfer_len - MIN(MAX(hdr->resid, 0), hdr->dxfer_len);
     }
     if (io->direct) {

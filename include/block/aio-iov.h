@@ -190,7 +190,7 @@ typedef struct BdrvIovCursor {
 } BdrvIovCursor;
 
 /**
- * struct BdrvIovPlan: which bytes of a host request are direct, and which are bounced
+ * struct BdrvIovPlan: which bytes of a host request are direct, which bounced
  *
  * @iov: the elements of the host request; the caller's array.  Those that are
  *       to be bounced have NULL for an address.

@@ -189,7 +189,8 @@ void dma_device_stats_register(DMADeviceStats *stats, DeviceState *dev);
 /**
  * dma_device_stats_unregister: undo dma_device_stats_register()
  *
- * @stats: counters that are registered
+ * @stats: counters that are registered, and will be zero.  For as long as the
+ *         device exists, what they were is still shown.
  *
  * Call it with the BQL held.
  */

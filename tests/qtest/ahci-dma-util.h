@@ -11,6 +11,7 @@
 
 /* AHCI 1.3.1, chapter 3: HBA memory registers, here of port 0 */
 #define AHCI_ABAR               5
+#define ICH9_AHCI_DEVFN         QPCI_DEVFN(0x1f, 2)     /* of a q35 */
 #define GHC                     0x04
 #define   GHC_AE                0x80000000
 #define   GHC_HR                0x00000001

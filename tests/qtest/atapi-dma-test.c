@@ -38,8 +38,6 @@
 #define ATA_DEVICE_RESET        0x08
 #define ATA_INT_REASON_DONE     0x03            /* command, to the host */
 
-#define ICH9_AHCI_DEVFN         QPCI_DEVFN(0x1f, 2)
-
 /* Sectors of the medium, and where the tests read it */
 #define CD_SECTORS              1280
 #define LBA                     100

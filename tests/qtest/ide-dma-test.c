@@ -1183,6 +1183,28 @@ static void add_counter_tests(void)
     }
 }
 
+/* A CD-ROM drive can read both ways */
+static void test_packet_counters(const void *options)
+{
+    const Setup setup = IDE_SETUP(options);
+    const TablePlace table = { .offset = 4 };
+    Machine *m = test_begin(&setup);
+
+    dma_counters_reset(m->qts);
+    submit_packet(m, 5, "r1000+m3096", &table);
+    finish(m, SECONDARY);
+    if (strstr(options, "buffered")) {
+        expect_dma_counters(m->qts, "/disk2", "buffered-disabled=1");
+        expect_dma_counters(m->qts, "total", "buffered-disabled=1");
+    } else {
+        expect_dma_counters(m->qts, "/disk2", "direct=1");
+        expect_dma_counters(m->qts, "total",
+                            "requests=1 bytes-direct=1000 bytes-bounced=3096 "
+                            "direct=1 bounced-mmio=3096");
+    }
+    test_end(m);
+}
+
 /* How long requests have waited: a member of x-query-dma */
 static uint64_t wait_ns(Machine *m, const char *member)
 {
@@ -1311,6 +1333,11 @@ int main(int argc, char **argv)
     qtest_add_data_func("ide-dma/stop-cont/write", &write, test_stop_cont);
     add_unplug_tests();
     add_counter_tests();
+    qtest_add_data_func("ide-dma/counters/packet/direct", IDE_DRIVES(""),
+                        test_packet_counters);
+    qtest_add_data_func("ide-dma/counters/packet/buffered",
+                        IDE_DRIVES("") "-global ide-cd.dma=buffered",
+                        test_packet_counters);
     qtest_add_func("ide-dma/counters/waits", test_wait_counters);
     qtest_add_func("ide-dma/counters/info-dma", test_info_dma);
 

@@ -1774,6 +1774,7 @@ static void test_chip_reset_at_barrier(const void *data)
 static void test_stop(const void *data)
 {
     const LsiTest *t = data;
+    int64_t deadline = patience_ends();
     uint32_t rest;
     Chip c;
 
@@ -1785,6 +1786,9 @@ static void test_stop(const void *data)
     jump(&c.s, ALWAYS, rest);
     emit_moves(&c, 1, c.cmd.req.list->len);
     script_finish(&c);
+    while (chip_readl(&c, DSP) != rest) {
+        wait_before_poll(deadline, "end of the first MOVE");
+    }
     g_assert(!chip_has_stopped(&c));
     chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
     chip_writeb(&c, ISTAT0, 0);
