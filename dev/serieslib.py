@@ -252,7 +252,7 @@ class Tree:
 
     # -- applying -----------------------------------------------------------
 
-    def build_commits(self, patches, base, stanza=True, submitter=None, env=None):
+    def build_commits(self, patches, base, submitter=None, env=None):
         """One commit on top of the other; nothing visible changes."""
         commits = [base]
         failures = []
@@ -269,7 +269,7 @@ class Tree:
                 failures += self.apply_diff(p, index) + self.check_replaced(p, base)
                 entries = [('100755' if os.access(REPO / a, os.X_OK) else '100644', blob[a], a)
                            for a in p.adds]
-                if p.adds and stanza and maintained():
+                if p.adds and maintained():
                     files.update(p.adds)
                     text = add_stanza(maintainers, files, submitter)
                     entries.append(('100644', self.store(text.encode()), MAINTAINERS))
@@ -329,13 +329,15 @@ class Tree:
                 found = [(path, int(line)) for path, line in
                          re.findall(r'patch failed: (.*):(\d+)$', str(e), re.M)]
                 found += [(path, None) for path in
-                          re.findall(r'^error: (.*): (?:does not exist|already exists)', str(e), re.M)]
+                          re.findall(r'^error: (.*): (?:does not exist|already exists)',
+                                     str(e), re.M)]
                 found = [(path, line) for path, line in found if path not in excluded]
                 if not found:
                     raise Error(f'the patch series/{p.name} does not apply; git says:\n'
                                 f'{e}') from None
                 failures += [f'series/{p.name}, {path}, ' +
-                             (hunk_of(p.diff, path, line) if line else 'which the base does not have')
+                             (hunk_of(p.diff, path, line) if line else
+                              'which the base does not have')
                              for path, line in found]
                 excluded += [path for path, _ in found]
 
