@@ -1127,6 +1127,28 @@ static void settle(Board *b)
     }
 }
 
+/*
+ * Move the data of a command on the slow disk, and return while it is under
+ * way.  On a machine that is slow too, that may take more than one command.
+ * A QEMU that does not move data directly has done so at once.
+ */
+static void catch_in_flight(Board *b, Direction dir, uint32_t start)
+{
+    int64_t deadline = patience_ends();
+
+    for (;;) {
+        start_ti(b, dir, ADDR, 8 * SECTOR);
+        if (!b->counts || !interrupt_is_pending(b)) {
+            return;
+        }
+        wait_for_status_phase(b, 8 * SECTOR);
+        finish(b);
+        expect_moved(b, dir, start, ADDR, 8 * SECTOR);
+        wait_before_poll(deadline, "data in flight");
+        begin_command(b, dir, start, 8 * SECTOR);
+    }
+}
+
 static void test_ending(const void *data)
 {
     const EndingTest *t = data;
@@ -1138,10 +1160,7 @@ static void test_ending(const void *data)
 
     begin_command(b, t->dir, start, 8 * SECTOR);
     if (t->in_flight) {
-        start_ti(b, t->dir, ADDR, 8 * SECTOR);
-        if (b->counts) {
-            g_assert_false(interrupt_is_pending(b));
-        }
+        catch_in_flight(b, t->dir, start);
     }
     end_command(b, t->ending);
 
