@@ -163,9 +163,9 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
  * @dir: as for dma_map_partial()
  *
  * Returns: 0 on success.  After an error nothing is mapped: -E2BIG if the
- * mapping would have more than @max_elements elements; -ENOBUFS if bounce buffer
- * space does not suffice for it, or if its entries overlap and icount wants them
- * to be filled in order; -ENOMEM if the host has no memory left.
+ * mapping would have more than @max_elements elements; -ENOBUFS if bounce
+ * buffer space does not suffice for it, or if its entries overlap and icount
+ * wants them to be filled in order; -ENOMEM if the host has no memory left.
  */
 int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,
                   DMADirection dir);
