@@ -95,6 +95,8 @@ def read_series():
     heading = None
     for line in ORDER.read_text().splitlines():
         name, found, comment = line.partition('#')
+        if name.strip() in (p.name for p in patches):
+            raise Error(f'series/series names {name.strip()} twice; keep one.')
         if name.strip():
             patches.append(Patch(name.strip()))
             patches[-1].heading = heading
