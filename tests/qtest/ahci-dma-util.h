@@ -70,13 +70,13 @@ void wait_until_clear(Machine *m, int reg, uint32_t bits);
 void port_start(Machine *m);
 void port_stop(Machine *m);
 
-/* A command and where it is: the command table, which ends with the PRD table */
+/* A command and where it is: the command table ends with the PRD table */
 typedef struct AhciCommand {
     uint8_t fis[20];
     const uint8_t *packet;      /* MMC_PACKET_SIZE bytes, or NULL */
     uint16_t flags;             /* CH_WRITE */
     const GArray *list;         /* of Entry: the PRD table */
-    int prdtl;                  /* how long the table is said to be, if not so */
+    int prdtl;                  /* the table's length, if it is not true */
     bool no_prdt;               /* it is said to be empty */
     Kind kind;                  /* where the command table is, ... */
     uint32_t offset;            /* ... other than in TABLE */

@@ -343,7 +343,9 @@ static void cd_read(Machine *m, const CdTest *t, uint32_t lba,
 /* The command fails, and the drive says why */
 static void cd_finish_badly(Machine *m, const CdTest *t, int key, int asc)
 {
-    uint8_t packet[MMC_PACKET_SIZE] = { MMC_REQUEST_SENSE, 0, 0, 0, SENSE_SIZE };
+    uint8_t packet[MMC_PACKET_SIZE] = {
+        MMC_REQUEST_SENSE, 0, 0, 0, SENSE_SIZE
+    };
     uint8_t sense[SENSE_SIZE];
     const Entry *e;
     Outcome outcome = t->hba->finish(m);

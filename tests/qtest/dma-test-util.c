@@ -24,7 +24,7 @@
 #define PMC_PAM1                0x5a
 #define PAM_LOW_IS_RAM          0x03
 
-/* The same in the Q35's host bridge: Intel 3 Series Express Chipset datasheet */
+/* The same in the Q35's host bridge: Intel 3 Series Chipset datasheet */
 #define MCH_PAM1                0x91
 
 #define PAM_COUNT               4
@@ -287,7 +287,8 @@ static void machine_launch(Machine *m, const char *more)
     m->qts = qtest_initf("-machine %s -nodefaults -m %d -bios /proc/%d/fd/%d "
                          "-device lsi53c895a,addr=%d %s%s%s",
                          m->setup.q35 ? "q35" : "pc", RAM_MIB, getpid(),
-                         bios_fd, LSI_SLOT, drives->str, m->setup.machine, more);
+                         bios_fd, LSI_SLOT, drives->str, m->setup.machine,
+                         more);
     close(bios_fd);
     watchdog_start(m->qts);
     qtest_irq_intercept_in(m->qts, "ioapic");

@@ -61,8 +61,9 @@ bool scsi_req_can_continue_sg(SCSIRequest *req);
  * SCSIBusInfo.cancel is called.
  *
  * A request that is stopped by an I/O error can be migrated: the HBA saves @sg
- * with it (SCSIBusInfo.save_request, .load_request), and SCSIBusInfo.get_sg_list
- * must return the loaded list, so that the request goes on with it.
+ * with it (SCSIBusInfo.save_request, .load_request), and
+ * SCSIBusInfo.get_sg_list must return the loaded list, so that the request
+ * goes on with it.
  *
  * Call it in @req's AioContext.
  */
