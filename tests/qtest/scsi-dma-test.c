@@ -363,6 +363,18 @@ static const Setup virtio_scsi = {
     .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
 };
 
+/* Start the first @count controllers of the machine */
+static void virtio_scsi_start_all(Machine *m, VirtioScsi *v, int count,
+                                  QGuestAllocator *alloc)
+{
+    int n;
+
+    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    for (n = 0; n < count; n++) {
+        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), alloc);
+    }
+}
+
 /* As submit_blocks() */
 static void virtio_scsi_submit_blocks(Machine *m, VirtioScsi *v, int disk,
                                       Direction dir, uint32_t lba,
@@ -422,10 +434,7 @@ static void test_iothreads(void)
     VirtioScsi v[2];
     int i, n;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    for (n = 0; n < 2; n++) {
-        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), &alloc);
-    }
+    virtio_scsi_start_all(m, v, 2, &alloc);
     for (i = 0; i < 10 * ARRAY_SIZE(tests); i++) {
         int t = i % ARRAY_SIZE(tests);
 
@@ -469,8 +478,7 @@ static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
     VirtioScsi v;
     struct virtio_scsi_cmd_resp resp;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, &v, VIRTIO_SLOT(0), &alloc);
+    virtio_scsi_start_all(m, &v, 1, &alloc);
     virtio_scsi_submit_blocks(m, &v, 0, dir, lba, blocks, list);
     if (lba == BAD_SECTOR) {
         qtest_qmp_eventwait(m->qts, "STOP");
@@ -516,10 +524,7 @@ static void test_iothread_counters(void)
     VirtioScsi v[2];
     int i, n;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    for (n = 0; n < 2; n++) {
-        virtio_scsi_start(m, &v[n], VIRTIO_SLOT(n), &alloc);
-    }
+    virtio_scsi_start_all(m, v, 2, &alloc);
     dma_counters_reset(m->qts);
     for (i = 0; i < 100; i++) {
         for (n = 0; n < 2; n++) {
