@@ -69,8 +69,9 @@
 #define INJECT                  ",file.inject-error.0."
 #define BAD_DISK                INJECT "event=none" INJECT "sector=22" \
                                 INJECT "errno=5"
-#define SLOW_DISK               INJECT "event=none" INJECT "sector=22" \
-                                INJECT "errno=0" INJECT "delay-ns=20000000"
+/* All of it: requests in flight at the same time must not overlap */
+#define SLOW_DISK               INJECT "event=none" INJECT "errno=0" \
+                                INJECT "delay-ns=20000000"
 #define FULL_ONCE               INJECT "event=none" INJECT "sector=22" \
                                 INJECT "errno=28" INJECT "once=on"
 
@@ -1449,11 +1450,17 @@ static void queue_start(Queue *q, Direction dir, int target, int tag,
     } while (queue_wait(q) != STARTED && q->active[tag]);
 }
 
+/* Wait for a target to reselect, and for what it has to say */
+static void queue_continue(Queue *q)
+{
+    chip_run(&q->c, q->idle);
+    queue_wait(q);
+}
+
 static void queue_drain(Queue *q)
 {
     while (q->nactive) {
-        chip_run(&q->c, q->idle);
-        queue_wait(q);
+        queue_continue(q);
     }
 }
 
@@ -1520,15 +1527,24 @@ static void test_all_tags(const void *data)
 static void test_out_of_order(const void *data)
 {
     const LsiTest *t = data;
-    Queue *q = queue_begin(&slow);
+    Queue *q = queue_begin(&plain);
 
-    queue_start(q, t->dir, 0, 17, SPECIAL_SECTOR, "r512@0+r512@4096");
-    queue_start(q, t->dir, 0, 16, 100, "r1024@1024");
-    queue_start(q, t->dir, 1, 15, SPECIAL_SECTOR, "r1024@8192");
-    queue_drain(q);
-    if (q->c.before || t->dir == READ) {
-        g_assert_cmpint(nth_finished(q, 2), ==, 17);
+    if (!q->c.before && t->dir == WRITE) {
+        g_test_skip("QEMU has one write at a time");
+        queue_end(q);
+        return;
     }
+    blkdebug(q->c.m, 0, t->dir == READ ? "break read_aio A" :
+                                         "break write_aio A");
+    queue_start(q, t->dir, 0, 17, 7, "r512@0+r512@4096");
+    queue_start(q, t->dir, 0, 16, 100, "r1024@1024");
+    queue_start(q, t->dir, 1, 15, 7, "r1024@8192");
+    while (q->nactive > 1) {
+        queue_continue(q);
+    }
+    blkdebug(q->c.m, 0, "resume A");
+    queue_drain(q);
+    g_assert_cmpint(nth_finished(q, 2), ==, 17);
     assert_everything(q->c.m);
     expect_counters(&q->c, 3, NULL, NULL);
     queue_end(q);
@@ -1550,8 +1566,7 @@ static void test_mixed_queue(void)
                                                 tag * 4096 + 2000);
 
         while (q->active[tag]) {
-            chip_run(&q->c, q->idle);
-            queue_wait(q);
+            queue_continue(q);
         }
         queue_start(q, dir, target, tag, tag * 8 + g_rand_int_range(rand, 0, 4),
                     list);
@@ -1586,8 +1601,7 @@ static void test_in_flight_is_no_barrier(const void *data)
     }
     queue_start(q, t->dir, 1, 200, 7, "r512@100000");
     while (q->active[200]) {
-        chip_run(c, q->idle);
-        queue_wait(q);
+        queue_continue(q);
     }
     script_begin(&c->s, c->m->qts, SCRIPT);
     memory_move(&c->s, SCRATCH, c->m->region[RAM].base + 20 * 4096, 512);
@@ -1616,7 +1630,7 @@ static void begin_slow_queue(Queue *q, Direction dir, int n)
                                                 tag * 4096 + 1000);
 
         /* The last one is on the other disk */
-        queue_start(q, dir, tag == n - 1, tag, SPECIAL_SECTOR, list);
+        queue_start(q, dir, tag == n - 1, tag, 2 * tag, list);
     }
 }
 
