@@ -318,13 +318,21 @@ def print_table(rows, left=1, file=None):
               file=file)
 
 
+def add_directory(parser):
+    """Where the image is: a disk's filesystem, since cache=none is for those."""
+    parser.add_argument('--directory', type=Path, default=BUILD,
+                        help='for the image (default: %(default)s)')
+
+
 def make_image(directory, size):
-    """The name of a new file of random bytes."""
+    """The name of a new file of random bytes, all of which are on the disk."""
     with tempfile.NamedTemporaryFile(dir=directory, prefix='qemu-dma-bench-',
                                      delete=False) as image:
         try:
             for _ in range(size // MIB):
                 image.write(os.urandom(MIB))
+            image.flush()
+            os.fsync(image.fileno())
         except OSError:
             os.unlink(image.name)
             raise
