@@ -82,19 +82,25 @@ def in_turn(pairs):
             yield pair, which
 
 
-def take_pairs(count, take):
+def take_pairs(count, take, begin=lambda: None, end=lambda: None):
     """Pairs of samples, in turn; take(0) makes one of stock, take(1) of patched.
 
+    begin() and end() are called around each pair.
     A pair that had to share the CPUs with others is taken again, once.
     """
     pairs = [[None, None] for _ in range(count)]
     spoiled = 0
     for pair, which in in_turn(count):
+        if pairs[pair] == [None, None]:
+            begin()
         pairs[pair][which] = take(which)
-        if None not in pairs[pair] and max(map(foreign, pairs[pair])) > DISTURBED:
+        if None in pairs[pair]:
+            continue
+        if max(map(foreign, pairs[pair])) > DISTURBED:
             again = [take(0), take(1)]
             pairs[pair] = min(pairs[pair], again, key=lambda p: max(map(foreign, p)))
             spoiled += max(map(foreign, pairs[pair])) > DISTURBED
+        end()
     if spoiled:
         print(f'warning: something else ran during {spoiled} of {count} pairs.',
               file=sys.stderr)
