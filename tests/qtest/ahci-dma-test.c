@@ -11,13 +11,16 @@
 
 #define AHCI_SLOT               5
 
-static const Setup ahci = {
-    .machine = "-device ahci,id=hba,addr=5 "
-               "-device ide-hd,bus=hba.0,drive=drive0,id=disk0",
-    .disks = 1,
-    .hba_devfn = QPCI_DEVFN(AHCI_SLOT, 0),
-    .hba_bar = AHCI_ABAR,
-};
+#define AHCI_SETUP(more, ...) { \
+        .machine = "-device ahci,id=hba,addr=5 " \
+                   "-device ide-hd,bus=hba.0,drive=drive0,id=disk0" more, \
+        .disks = 1, \
+        .hba_devfn = QPCI_DEVFN(AHCI_SLOT, 0), \
+        .hba_bar = AHCI_ABAR, \
+        __VA_ARGS__ \
+    }
+
+static const Setup ahci = AHCI_SETUP("");
 
 static Request req;
 
@@ -101,6 +104,83 @@ static void test_counters(void)
     test_end(m);
 }
 
+/* The most memory that a port can take: all slots, with the longest tables */
+
+#define SLOTS                   32
+#define SLOT_DATA               (16 * MiB)      /* where no region is */
+#define SLOT_TABLES             (40 * MiB)
+#define SLOT_TABLE_SIZE         (1 * MiB + 4 * KiB)
+#define COMMAND_HEADER_SIZE     32
+#define SLOT_SECTORS            255
+#define SLOT_PRD_BYTES          2
+#define SLOT_PRDTL              (SLOT_SECTORS * SECTOR / SLOT_PRD_BYTES)
+/* docs/devel/dma.rst, "Memory" */
+#define SLOT_MEMORY             (SLOT_PRDTL * 64 + 64 * KiB)
+
+static void ncq_prepare(Machine *m, int tag)
+{
+    uint64_t table = SLOT_TABLES + tag * SLOT_TABLE_SIZE;
+    size_t size = CT_PRDT + SLOT_PRDTL * PRDT_ENTRY_SIZE;
+    g_autofree uint8_t *buf = g_malloc0(size);
+    uint32_t header[COMMAND_HEADER_SIZE / 4] = {
+        cpu_to_le32(CH_CFL_REGISTER_FIS | SLOT_PRDTL << CH_PRDTL_SHIFT), 0,
+        cpu_to_le32(table)
+    };
+    uint8_t fis[] = {
+        FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_READ_FPDMA_QUEUED, SLOT_SECTORS,
+        0, 0, 0, ATA_DEVICE_LBA, 0, 0, 0, 0, tag << 3
+    };
+    int i;
+
+    memcpy(buf, fis, sizeof(fis));
+    for (i = 0; i < SLOT_PRDTL; i++) {
+        uint8_t *prd = buf + CT_PRDT + i * PRDT_ENTRY_SIZE;
+
+        /* Backwards: no two of them are one */
+        stq_le_p(prd, SLOT_DATA + (SLOT_PRDTL - i) * SLOT_PRD_BYTES);
+        stl_le_p(prd + 12, SLOT_PRD_BYTES - 1);
+    }
+    qtest_bufwrite(m->qts, table, buf, size);
+    region_write(m, TABLE, COMMAND_LIST + tag * COMMAND_HEADER_SIZE, header,
+                 sizeof(header));
+}
+
+static void test_memory(void)
+{
+    static const Setup big = AHCI_SETUP(" -m 128");
+    Machine *m = test_begin(&big);
+    int64_t used;
+    int tag;
+
+    port_start(m);
+    for (tag = 0; tag < SLOTS; tag++) {
+        ncq_prepare(m, tag);
+    }
+    qtest_memset(m->qts, SLOT_DATA, 0, SLOT_SECTORS * SECTOR + SLOT_PRD_BYTES);
+
+    /* One as the disk comes; then all, which wait in the block layer */
+    hba_writel(m, P0SACT, 1);
+    hba_writel(m, P0CI, 1);
+    wait_until_clear(m, P0SACT, 1);
+    throttle(m, 0, 1);
+    used = -anonymous_memory(m);
+    hba_writel(m, P0SACT, ~0u);
+    hba_writel(m, P0CI, ~0u);
+    used += anonymous_memory(m);
+    g_test_message("%d requests take %" PRId64 " KiB", SLOTS, used / KiB);
+    g_assert_cmphex(hba_readl(m, P0SACT), ==, ~0u);
+    g_assert_cmpint(used, <=, SLOTS * SLOT_MEMORY);
+
+    throttle(m, 0, 0);
+    wait_until_clear(m, P0SACT, ~0u);
+    port_stop(m);
+    for (tag = 0; tag < SLOTS; tag++) {
+        region_accept(m, TABLE, tag * COMMAND_HEADER_SIZE + CH_PRDBC, 4);
+    }
+    region_accept(m, TABLE, RECEIVED_FIS, RECEIVED_FIS_SIZE);
+    test_end(m);
+}
+
 int main(int argc, char **argv)
 {
     /* Linux takes 1024 elements */
@@ -141,6 +221,7 @@ int main(int argc, char **argv)
     }
 
     qtest_add_func("ahci-dma/counters", test_counters);
+    qtest_add_func("ahci-dma/memory", test_memory);
 
     return test_run();
 }

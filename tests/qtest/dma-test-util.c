@@ -453,6 +453,30 @@ void blkdebug(Machine *m, int disk, const char *command)
     g_assert_cmpstr(reply, ==, "");
 }
 
+void throttle(Machine *m, int disk, int bytes_per_second)
+{
+    g_autofree char *id = g_strdup_printf("disk%d", disk);
+
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'block_set_io_throttle'"
+                             ", 'arguments': { 'id': %s, 'bps': %d, "
+                             "'bps_rd': 0, 'bps_wr': 0, 'iops': 0, "
+                             "'iops_rd': 0, 'iops_wr': 0 } }",
+                             id, bytes_per_second);
+}
+
+int64_t anonymous_memory(Machine *m)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/status",
+                                            qtest_pid(m->qts));
+    g_autofree char *text = NULL;
+    const char *line;
+
+    g_assert(g_file_get_contents(path, &text, NULL, NULL));
+    line = strstr(text, "RssAnon:");
+    g_assert_nonnull(line);
+    return g_ascii_strtoull(line + strlen("RssAnon:"), NULL, 10) * KiB;
+}
+
 /* Lists */
 
 static unsigned int parse_number(const char **p)

@@ -163,6 +163,12 @@ void blkdebug(Machine *m, int disk, const char *command);
 int64_t patience_ends(void);
 void wait_before_poll(int64_t deadline, const char *what);
 
+/* Let disk @disk do @bytes_per_second, or if that is 0 as much as it can */
+void throttle(Machine *m, int disk, int bytes_per_second);
+
+/* Bytes of anonymous memory that QEMU has touched: its heap, the guest's RAM */
+int64_t anonymous_memory(Machine *m);
+
 /* Write guest memory that shall hold this from now on */
 void region_write(Machine *m, Kind kind, uint32_t offset, const void *buf,
                   uint32_t len);

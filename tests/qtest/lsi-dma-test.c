@@ -52,8 +52,8 @@
 
 #define UNTAGGED                -1
 
-#define HBA_SETUP(properties, disk_properties, ...) { \
-        .machine = "-device lsi53c895a,id=hba,addr=5" properties " " \
+#define CHIP_SETUP(chip, properties, disk_properties, ...) { \
+        .machine = "-device " chip ",id=hba,addr=5" properties " " \
                    "-device scsi-hd,bus=hba.0,scsi-id=0,drive=drive0," \
                    "id=disk0" disk_properties " " \
                    "-device scsi-hd,bus=hba.0,scsi-id=1,drive=drive1," \
@@ -63,6 +63,7 @@
         .hba_bar = HBA_REGISTERS_BAR, \
         __VA_ARGS__ \
     }
+#define HBA_SETUP(...) CHIP_SETUP("lsi53c895a", __VA_ARGS__)
 
 /* blkdebug: each access to sector 22 fails, or takes a while */
 #define SPECIAL_SECTOR          22
@@ -77,6 +78,8 @@
 
 static const Setup plain = HBA_SETUP("", "");
 static const Setup off = HBA_SETUP(",direct-dma=off", "");
+static const Setup sym810 = CHIP_SETUP("lsi53c810", "", "");
+static const Setup sym810_off = CHIP_SETUP("lsi53c810", ",direct-dma=off", "");
 static const Setup big = HBA_SETUP("", " -m 5G");
 static const Setup bad = HBA_SETUP("", "", .drive[0] = BAD_DISK);
 static const Setup slow = HBA_SETUP("", "", .drive[0] = SLOW_DISK);
@@ -483,26 +486,35 @@ static void add_test(const char *name, Direction dir, const char *list,
     qtest_add_data_func_full(path, t, fn, g_free);
 }
 
-static void test_list(const void *data)
+static void run_list(const Setup *setup, const LsiTest *t)
 {
-    const LsiTest *t = data;
+    bool enabled = !strstr(setup->machine, "direct-dma=off");
     Chip c;
 
-    chip_begin(&c, &plain);
+    chip_begin(&c, setup);
     run_command(&c, t->dir, 0, 7, t->list);
-    expect_counters(&c, 1, NULL, NULL);
+    expect_counters(&c, enabled, enabled ? NULL : "disabled", NULL);
     chip_end(&c);
+}
+
+static void test_list(const void *data)
+{
+    run_list(&plain, data);
 }
 
 static void test_off(const void *data)
 {
-    const LsiTest *t = data;
-    Chip c;
+    run_list(&off, data);
+}
 
-    chip_begin(&c, &off);
-    run_command(&c, t->dir, 0, 7, t->list);
-    expect_counters(&c, 0, "disabled", NULL);
-    chip_end(&c);
+static void test_810_list(const void *data)
+{
+    run_list(&sym810, data);
+}
+
+static void test_810_off(const void *data)
+{
+    run_list(&sym810_off, data);
 }
 
 /* The order of entries matters if it is memory that is written */
@@ -1469,33 +1481,28 @@ static int nth_finished(Queue *q, int n)
     return g_array_index(q->finished, int, n);
 }
 
-static void set_throttle(Queue *q, int bytes_per_second)
-{
-    qtest_qmp_assert_success(q->c.m->qts, "{ 'execute': 'block_set_io_throttle'"
-                             ", 'arguments': { 'id': 'disk0', 'bps': %d, "
-                             "'bps_rd': 0, 'bps_wr': 0, 'iops': 0, "
-                             "'iops_rd': 0, 'iops_wr': 0 } }",
-                             bytes_per_second);
-}
-
 /* Disk 0 does one request, and no other until resume_disk() */
 static void suspend_disk(Queue *q)
 {
-    set_throttle(q, 1);
+    throttle(q->c.m, 0, 1);
     queue_start(q, READ, 0, 0, 1, "r512");
     queue_drain(q);
 }
 
 static void resume_disk(Queue *q)
 {
-    set_throttle(q, 0);
+    throttle(q->c.m, 0, 0);
 }
+
+/* Of a request with a short list: docs/devel/dma.rst, "Memory" */
+#define TAG_MEMORY              (64 * KiB)
 
 /* All at once */
 static void test_all_tags(const void *data)
 {
     const LsiTest *t = data;
     Queue *q = queue_begin(&plain);
+    int64_t memory;
     QDict *after;
     int tag;
 
@@ -1505,12 +1512,18 @@ static void test_all_tags(const void *data)
         return;
     }
     suspend_disk(q);
+    memory = -anonymous_memory(q->c.m);
     for (tag = 0; tag < MAX_TAGS; tag++) {
         g_autofree char *list = g_strdup_printf("r512@%d", tag * 600);
 
         queue_start(q, t->dir, 0, tag, 3 * tag, list);
     }
     g_assert_cmpint(q->nactive, ==, MAX_TAGS);
+    memory += anonymous_memory(q->c.m);
+    g_test_message("%d requests take %" PRId64 " KiB", MAX_TAGS, memory / KiB);
+    if (q->c.before) {
+        g_assert_cmpint(memory, <=, MAX_TAGS * TAG_MEMORY);
+    }
     resume_disk(q);
     queue_drain(q);
     assert_everything(q->c.m);
@@ -2210,6 +2223,11 @@ int main(int argc, char **argv)
              test_migrate_disk_full);
     add_test("migrate/disk-full-barrier", WRITE, "r512+r512", NULL,
              test_migrate_disk_full_at_barrier);
+    for (dir = READ; dir <= WRITE; dir++) {
+        add_test("810/list", dir, "r512+r100+r412", NULL, test_810_list);
+        add_test("810/list", dir, "r100+m412", NULL, test_810_list);
+        add_test("810/off", dir, "r512", NULL, test_810_off);
+    }
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);
