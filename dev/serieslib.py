@@ -140,10 +140,10 @@ def check_adds(patches, base_dirs):
     ours = run(['git', '-C', REPO, 'ls-files', '-z']).decode().split('\0')
     for path in sorted(set(ours)):
         top, _, rest = path.partition('/')
-        # In-tree files lie in a directory that the base has too.  docs/*.md are
-        # about this repository, not about QEMU.
+        # In-tree files lie in a directory that the base has too.  docs/*.md and
+        # docs/benchmark/ are about this repository, not about QEMU.
         if rest and top in base_dirs and not top.startswith('.') and \
-                not re.fullmatch(r'docs/[^/]*\.md', path) and \
+                not re.fullmatch(r'docs/([^/]*\.md|benchmark/.*)', path) and \
                 path not in named and (REPO / path).is_file():
             raise Error(f'the file {path} is in no patch\'s "Adds:".\n'
                         f'Add the line "Adds: {path}" to the patch in series/ '

@@ -1916,8 +1916,10 @@ static void test_empty_move(const void *data)
 static void test_unplug(const void *data)
 {
     const LsiTest *t = data;
-    Queue *q = queue_begin(&slow);
+    Queue *q = queue_begin(&plain);
 
+    /* The chip does not let a disk go whose status it has not taken yet */
+    suspend_disk(q);
     begin_slow_queue(q, t->dir, 8);
     qtest_qmp_device_del(q->c.m->qts, "disk0");
     queue_forget(q, 0, 0, 7);
