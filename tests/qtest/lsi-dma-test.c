@@ -1912,24 +1912,7 @@ static void test_empty_move(const void *data)
     chip_end(&c);
 }
 
-/* A disk is unplugged while it works, or while the script waits for it */
-static void test_unplug(const void *data)
-{
-    const LsiTest *t = data;
-    Queue *q = queue_begin(&plain);
-
-    /* The chip does not let a disk go whose status it has not taken yet */
-    suspend_disk(q);
-    begin_slow_queue(q, t->dir, 8);
-    qtest_qmp_device_del(q->c.m->qts, "disk0");
-    queue_forget(q, 0, 0, 7);
-    queue_drain(q);
-    assert_everything(q->c.m);
-    run_command(&q->c, READ, 1, 300, "r512");
-    queue_end(q);
-    machine_discard();
-}
-
+/* A disk is unplugged while the script waits for it */
 static void test_unplug_at_barrier(const void *data)
 {
     const LsiTest *t = data;
@@ -2208,7 +2191,6 @@ int main(int argc, char **argv)
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);
         add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
-        add_test("unplug/queue", dir, "r512", NULL, test_unplug);
         add_test("unplug/barrier", dir, "r512", NULL, test_unplug_at_barrier);
         add_test("migrate/interrupt", dir, "r512+r512", NULL,
                  test_migrate_at_interrupt);
