@@ -65,12 +65,11 @@
     }
 #define HBA_SETUP(...) CHIP_SETUP("lsi53c895a", __VA_ARGS__)
 
-/* blkdebug: each access to sector 22 fails, or takes a while */
+/* blkdebug: accesses to sector 22 fail; those to a slow disk take 20 ms */
 #define SPECIAL_SECTOR          22
 #define INJECT                  ",file.inject-error.0."
 #define BAD_DISK                INJECT "event=none" INJECT "sector=22" \
                                 INJECT "errno=5"
-/* All of it: requests in flight at the same time must not overlap */
 #define SLOW_DISK               INJECT "event=none" INJECT "errno=0" \
                                 INJECT "delay-ns=20000000"
 #define FULL_ONCE               INJECT "event=none" INJECT "sector=22" \
@@ -1642,7 +1641,10 @@ static void begin_slow_queue(Queue *q, Direction dir, int n)
         g_autofree char *list = g_strdup_printf("r512@%d+r512@%d", tag * 4096,
                                                 tag * 4096 + 1000);
 
-        /* The last one is on the other disk */
+        /*
+         * The last one is on the other disk.  No two write the same sector,
+         * since they end in any order.
+         */
         queue_start(q, dir, tag == n - 1, tag, 2 * tag, list);
     }
 }
