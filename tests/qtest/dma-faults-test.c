@@ -757,7 +757,7 @@ static void replug(Campaign *c, int n)
 
 static void pull_out(Campaign *c, const char *id)
 {
-    qtest_qmp_device_del(c->m->qts, id);
+    qtest_qmp_device_del_send(c->m->qts, id);
     if (c->hba->abort) {
         /* Nothing tells a driver that its target is gone, but a timeout */
         c->hba->abort(c->m);
@@ -765,6 +765,8 @@ static void pull_out(Campaign *c, const char *id)
         c->hba->start(c->m);
     }
     finish_all(c);
+    /* The disk stays until its controller has done with the last command */
+    qtest_qmp_eventwait(c->m->qts, "DEVICE_DELETED");
 }
 
 /* A disk is unplugged while it works, and another one with its data plugged */

@@ -28,15 +28,15 @@ typedef struct HbaType {
     /* -device, for the controller and for a disk, whose %1$d is its number */
     const char *controller;
     const char *disk;
-    const char *qdev;           /* type that has the bounce buffers, for -global */
+    const char *qdev;           /* type with the bounce buffers, for -global */
     int devfn;
     int bar;
     int lanes;
-    bool cd;                    /* drives that only read, 2048 bytes at a time */
+    bool cd;                    /* drives that only read, 2048 bytes a time */
     bool unpluggable;           /* disks are, at any time */
     bool migrates_idle;         /* but hangs with data underway in a buffer */
     bool even;                  /* addresses and lengths */
-    bool no_mmio_reads;         /* the model maps MMIO itself, to write it all */
+    bool no_mmio_reads;         /* the model maps MMIO, and writes it all */
     int max_entries;
     uint32_t max_mmio;          /* bytes of MMIO in a list */
 

@@ -99,7 +99,7 @@ typedef struct Request {
 typedef struct Setup {
     const char *machine;                /* more of the command line */
     const char *drive[MAX_DISKS];       /* more of -drive, ",key=value" */
-    const char *blockdev;               /* of each file, if not NULL, the same */
+    const char *blockdev;               /* of each file, if set, the same */
     int disks;
     int hba_devfn;                      /* the controller */
     int hba_bar;                        /* and its registers */

@@ -1915,6 +1915,24 @@ static void test_unplug(const void *data)
     machine_discard();
 }
 
+/* A disk is unplugged that has done a command, but not yet told so */
+static void test_unplug_complete(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&plain);
+    QTestState *qts = q->c.m->qts;
+
+    queue_start(q, t->dir, 0, 0, 7, t->list);
+    blkdebug(q->c.m, 0, "aio_flush");
+    qtest_qmp_device_del_send(qts, "disk0");
+    chip_writeb(&q->c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&q->c, ISTAT0, 0);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    queue_forget(q, 0, 0, 0);
+    queue_end(q);
+    machine_discard();
+}
+
 static void test_unplug_at_barrier(const void *data)
 {
     const LsiTest *t = data;
@@ -2194,6 +2212,8 @@ int main(int argc, char **argv)
                  test_leave_disconnecting_target);
         add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
         add_test("unplug/queue", dir, "r512", NULL, test_unplug);
+        add_test("unplug/complete", dir, "r100+r412", NULL,
+                 test_unplug_complete);
         add_test("unplug/barrier", dir, "r512", NULL, test_unplug_at_barrier);
         add_test("migrate/interrupt", dir, "r512+r512", NULL,
                  test_migrate_at_interrupt);
