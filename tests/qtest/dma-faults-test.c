@@ -10,7 +10,7 @@
  * moved all of its bytes; one that ended with an error, or with its controller,
  * has left each sector old or new; and nothing else has changed.
  *
- *     DMA_FAULTS=1000    so many faults for each controller (default: 40)
+ *     DMA_FAULTS=1000    so many faults for each controller (default: 30)
  *     DMA_FAULTS_SEED=7  the same sequence again, as far as the host lets
  *     DMA_FAULTS_LOG=F   say which faults, in file F
  *
@@ -27,7 +27,7 @@
 #include "qobject/qlist.h"
 #include "dma-hba-util.h"
 
-#define DEFAULT_FAULTS          40
+#define DEFAULT_FAULTS          30
 /* A machine gets so many, then comes one with other options */
 #define FAULTS_OF_A_MACHINE     40
 
