@@ -119,10 +119,10 @@ static char *disk_id(int lane)
  * A list in the lane's part of memory, with gaps between its entries: nothing
  * but a comparison of all memory shows what is written there.
  */
-static char *random_list(Campaign *c, int lane, Direction dir, uint32_t bytes)
+static char *random_list(Campaign *c, int lane, uint32_t bytes)
 {
     const HbaType *hba = c->hba;
-    bool mmio = !(hba->no_mmio_reads && dir == READ) && one_in(c, 2);
+    bool mmio = hba->max_mmio && one_in(c, 2);
     uint32_t ram_at = lane * RAM_OF_A_LANE;
     uint32_t mmio_at = lane * MMIO_OF_A_LANE;
     uint32_t mmio_end = mmio_at + MIN(hba->max_mmio, MMIO_OF_A_LANE);
@@ -211,7 +211,7 @@ static void submit(Campaign *c, int n)
     uint32_t sectors = 1 + below(c, one_in(c, 2) ? most : MIN(most, 8));
     uint32_t start = below(c, c->m->disk_size / sector - sectors + 1);
     Direction dir = c->hba->cd || one_in(c, 2) ? READ : WRITE;
-    g_autofree char *list = random_list(c, n, dir, sectors * sector);
+    g_autofree char *list = random_list(c, n, sectors * sector);
 
     g_assert_false(lane->busy);
     go_on_if_stopped(c);
@@ -492,7 +492,7 @@ static void short_image(Campaign *c)
     note(c, "lane %d: the image ends at %u", n, end);
     g_assert_cmpint(ftruncate(m->image_fd[n], end), ==, 0);
     memset(m->image[n] + end, 0, m->disk_size - end);
-    list = random_list(c, n, READ, m->disk_size - start);
+    list = random_list(c, n, m->disk_size - start);
     request_init(m, &req, READ, n, start, 0, list);
     c->hba->submit(m, n, &req);
     c->requests++;

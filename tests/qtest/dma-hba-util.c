@@ -687,9 +687,13 @@ const HbaType hba_types[HBA_TYPES] = {
         .devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
         .lanes = 2,
         .unpluggable = true,
-        .no_mmio_reads = true,
         .max_entries = 64,
-        .max_mmio = 1 * KiB,
+        /*
+         * None: an IOThread that accesses MMIO waits for the BQL, and if its
+         * owner drains the disk meanwhile, each waits for the other for ever.
+         * That is so whoever maps the list, with or without the mapper.
+         */
+        .max_mmio = 0,
         .start = virtio_start,
         .migrated = virtio_migrated,
         .submit = virtio_submit,

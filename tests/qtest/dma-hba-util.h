@@ -36,7 +36,6 @@ typedef struct HbaType {
     bool unpluggable;           /* disks are, at any time */
     bool migrates_idle;         /* but hangs with data underway in a buffer */
     bool even;                  /* addresses and lengths */
-    bool no_mmio_reads;         /* the model maps MMIO, and writes it all */
     int max_entries;
     uint32_t max_mmio;          /* bytes of MMIO in a list */
 

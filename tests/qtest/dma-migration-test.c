@@ -61,7 +61,7 @@ static const char *const cd_lists[] = {
     "r65536@196608",
 };
 
-/* Where MMIO is not for reading: the same pages */
+/* Without MMIO: the same pages */
 static const char *const ram_lists[] = {
     "r4096@4096",
     "r32768@16384",
@@ -151,7 +151,7 @@ static void test_dirty(const void *data)
     const MigrationTest *t = data;
     const HbaType *hba = t->hba;
     Setup setup = hba_setup(hba, NULL, NULL, NULL, t->machine);
-    const char *const *list = hba->no_mmio_reads ? ram_lists :
+    const char *const *list = !hba->max_mmio ? ram_lists :
                               hba->cd ? cd_lists : lists;
     int64_t deadline = patience_ends();
     Request req[REQUESTS];
