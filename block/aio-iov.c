@@ -720,9 +720,14 @@ static void coroutine_fn bdrv_iov_co_entry(void *opaque)
 
     /*
      * Parts that are submitted in a drained section must not be queued until it
-     * ends, since it begins only when the request has ended.
+     * ends, since it begins only when the request has ended.  The same is true
+     * of a request that is a part itself.
      */
-    blk_co_start_request(acb->blk);
+    if (acb->flags & BDRV_REQ_NO_QUEUE) {
+        blk_continue_request(acb->blk);
+    } else {
+        blk_co_start_request(acb->blk);
+    }
 
     if (acb->canceled) {
         acb->ret = -ECANCELED;

@@ -7,6 +7,12 @@
  * mapped, submit it as one vectored request, unmap.  Most lists need one pass.
  * A list that wants more bounce buffer space than others leave it is done in
  * parts, and waits as a map client of its address space if there is none.
+ *
+ * To whoever drains the disk, to stop the machine for example, a request is in
+ * flight from its first part to its callback, between its parts and while it
+ * waits as well.  A drain must not wait for bounce buffers, though: who holds
+ * them can be queued until the drained section ends.  So nobody waits in one;
+ * what there is no space for goes through a private buffer, unit by unit.
  */
 
 #include "qemu/osdep.h"
@@ -48,6 +54,7 @@ struct DMABlockAIOCB {
     DMADirection dir;
     uint32_t align;
     uint64_t offset;            /* in bytes, of the whole request */
+    BlockBackend *blk;          /* or NULL: @io_func has its own requests */
     int max_elements;           /* that @io_func takes */
     DMAIOFunc *io_func;
     void *io_func_opaque;
@@ -56,7 +63,9 @@ struct DMABlockAIOCB {
     BlockAIOCB *host;           /* the part in flight, or NULL */
     QEMUBH *bh;                 /* map client, or completion, or NULL */
     bool waiting;               /* @bh is a map client */
+    bool started;               /* the request is in flight, not its parts */
     bool canceled;
+    Notifier drained_begin;     /* if @waiting, and @blk is not NULL */
     int64_t wait_start;         /* if @waiting, in ns, of get_clock() */
     int ret;                    /* for @bh to complete with */
 
@@ -160,6 +169,7 @@ void qemu_sglist_destroy(QEMUSGList *qsg)
     *qsg = (QEMUSGList) { 0 };
 }
 
+static void dma_blk_bh(void *opaque);
 static void dma_blk_step(DMABlockAIOCB *acb);
 
 static void dma_blk_cancel(BlockAIOCB *common);
@@ -206,7 +216,45 @@ static void dma_blk_complete(DMABlockAIOCB *acb, int ret)
 
     assert(!acb->host && !acb->bh);
     acb->common.cb(acb->common.opaque, ret);
+    if (acb->started) {
+        blk_end_request(acb->blk);
+    }
     qemu_aio_unref(acb);
+}
+
+/* From now on the parts belong to one request, which a drain waits for. */
+static void dma_blk_go_on(DMABlockAIOCB *acb)
+{
+    if (acb->blk && !acb->started) {
+        blk_continue_request(acb->blk);
+        acb->started = true;
+    }
+}
+
+/* A drained section begins: do not wait any longer. */
+static void dma_blk_drained_begin(Notifier *notifier, void *unused)
+{
+    DMABlockAIOCB *acb = container_of(notifier, DMABlockAIOCB, drained_begin);
+
+    qemu_bh_schedule(acb->bh);
+}
+
+/* Returns false in a drained section. */
+static bool dma_blk_begin_wait(DMABlockAIOCB *acb)
+{
+    acb->bh = aio_bh_new(acb->ctx, dma_blk_bh, acb);
+    acb->drained_begin.notify = dma_blk_drained_begin;
+    if (acb->blk && !blk_begin_wait(acb->blk, &acb->drained_begin)) {
+        qemu_bh_delete(acb->bh);
+        acb->bh = NULL;
+        return false;
+    }
+    trace_dma_map_wait(acb);
+    stat64_add(&dma_stats_get(acb->sg->dev)->n.map_client_waits, 1);
+    acb->waiting = true;
+    acb->wait_start = get_clock();
+    address_space_register_map_client(acb->sg->as, acb->bh);
+    return true;
 }
 
 static void dma_blk_end_wait(DMABlockAIOCB *acb)
@@ -214,6 +262,13 @@ static void dma_blk_end_wait(DMABlockAIOCB *acb)
     DMACounters *n = &dma_stats_get(acb->sg->dev)->n;
     int64_t ns = get_clock() - acb->wait_start;
 
+    address_space_unregister_map_client(acb->sg->as, acb->bh);
+    if (acb->blk) {
+        dma_blk_go_on(acb);
+        blk_end_wait(acb->blk, &acb->drained_begin);
+    }
+    qemu_bh_delete(acb->bh);
+    acb->bh = NULL;
     stat64_add(&n->map_client_wait_ns, ns);
     stat64_max(&n->map_client_wait_max_ns, ns);
     acb->waiting = false;
@@ -223,12 +278,12 @@ static void dma_blk_bh(void *opaque)
 {
     DMABlockAIOCB *acb = opaque;
 
-    qemu_bh_delete(acb->bh);
-    acb->bh = NULL;
     if (acb->waiting) {
         dma_blk_end_wait(acb);
         dma_blk_step(acb);
     } else {
+        qemu_bh_delete(acb->bh);
+        acb->bh = NULL;
         dma_blk_complete(acb, acb->ret);
     }
 }
@@ -250,6 +305,8 @@ static void dma_blk_host_done(void *opaque, int ret)
     } else if (acb->canceled) {
         dma_blk_complete(acb, -ECANCELED);
     } else {
+        /* Still in the callback of a part, which is in flight until it ends */
+        dma_blk_go_on(acb);
         dma_blk_step(acb);
     }
 }
@@ -260,6 +317,13 @@ static void dma_blk_step(DMABlockAIOCB *acb)
     ssize_t n = dma_map_partial(&acb->map, acb->sg, &acb->cursor, acb->align,
                                 acb->max_elements, acb->dir);
 
+    if (n == -EAGAIN) {
+        if (dma_blk_begin_wait(acb)) {
+            return;
+        }
+        n = dma_map_partial_now(&acb->map, acb->sg, &acb->cursor, acb->align,
+                                acb->max_elements, acb->dir);
+    }
     if (n > 0) {
         acb->host = acb->io_func(acb->offset, &acb->map.qiov,
                                  dma_blk_host_done, acb, acb->io_func_opaque);
@@ -267,18 +331,10 @@ static void dma_blk_step(DMABlockAIOCB *acb)
         return;
     }
 
+    /* The caller of dma_blk_io() does not expect its callback yet. */
+    acb->ret = n;
     acb->bh = aio_bh_new(acb->ctx, dma_blk_bh, acb);
-    if (n == -EAGAIN) {
-        trace_dma_map_wait(acb);
-        stat64_add(&dma_stats_get(acb->sg->dev)->n.map_client_waits, 1);
-        acb->waiting = true;
-        acb->wait_start = get_clock();
-        address_space_register_map_client(acb->sg->as, acb->bh);
-    } else {
-        /* The caller of dma_blk_io() does not expect its callback yet. */
-        acb->ret = n;
-        qemu_bh_schedule(acb->bh);
-    }
+    qemu_bh_schedule(acb->bh);
 }
 
 static void dma_blk_cancel(BlockAIOCB *common)
@@ -292,16 +348,14 @@ static void dma_blk_cancel(BlockAIOCB *common)
         /* What is in flight ends first; no further part is submitted. */
         blk_aio_cancel_async(acb->host);
     } else if (acb->waiting) {
-        address_space_unregister_map_client(acb->sg->as, acb->bh);
-        qemu_bh_delete(acb->bh);
-        acb->bh = NULL;
         dma_blk_end_wait(acb);
         dma_blk_complete(acb, -ECANCELED);
     }
 }
 
-static BlockAIOCB *dma_blk_start(QEMUSGList *sg, uint64_t offset,
-                                 uint32_t align, int max_elements,
+static BlockAIOCB *dma_blk_start(BlockBackend *blk, QEMUSGList *sg,
+                                 uint64_t offset, uint32_t align,
+                                 int max_elements,
                                  DMAIOFunc *io_func, void *io_func_opaque,
                                  BlockCompletionFunc *cb, void *opaque,
                                  DMADirection dir)
@@ -323,13 +377,14 @@ static BlockAIOCB *dma_blk_start(QEMUSGList *sg, uint64_t offset,
     acb->dir = dir;
     acb->align = align;
     acb->offset = offset;
+    acb->blk = blk;
     acb->max_elements = max_elements;
     acb->io_func = io_func;
     acb->io_func_opaque = io_func_opaque;
     acb->cursor = (DMAMapCursor) { 0 };
     acb->host = NULL;
     acb->bh = NULL;
-    acb->waiting = acb->canceled = false;
+    acb->waiting = acb->started = acb->canceled = false;
     acb->ret = 0;
 
     if (sg->size > 0) {
@@ -345,21 +400,28 @@ BlockAIOCB *dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
                        DMAIOFunc *io_func, void *io_func_opaque,
                        BlockCompletionFunc *cb, void *opaque, DMADirection dir)
 {
-    return dma_blk_start(sg, offset, align, IOV_MAX, io_func, io_func_opaque,
-                         cb, opaque, dir);
+    return dma_blk_start(NULL, sg, offset, align, IOV_MAX, io_func,
+                         io_func_opaque, cb, opaque, dir);
+}
+
+/* A part of a request that is in flight goes on in a drained section. */
+static BdrvRequestFlags dma_blk_flags(const DMABlockAIOCB *acb)
+{
+    return acb->started ? BDRV_REQ_NO_QUEUE : 0;
 }
 
 static BlockAIOCB *dma_blk_preadv(int64_t offset, QEMUIOVector *qiov,
                                   BlockCompletionFunc *cb, void *cb_opaque,
                                   void *blk)
 {
-    return bdrv_aio_readv(blk, offset, qiov, 0, cb, cb_opaque);
+    return bdrv_aio_readv(blk, offset, qiov, dma_blk_flags(cb_opaque), cb,
+                          cb_opaque);
 }
 
 BlockAIOCB *dma_blk_read(BlockBackend *blk, QEMUSGList *sg, uint64_t offset,
                          uint32_t align, BlockCompletionFunc *cb, void *opaque)
 {
-    return dma_blk_start(sg, offset, align, DMA_BLK_MAX_ELEMENTS,
+    return dma_blk_start(blk, sg, offset, align, DMA_BLK_MAX_ELEMENTS,
                          dma_blk_preadv, blk, cb, opaque,
                          DMA_DIRECTION_FROM_DEVICE);
 }
@@ -368,13 +430,14 @@ static BlockAIOCB *dma_blk_pwritev(int64_t offset, QEMUIOVector *qiov,
                                    BlockCompletionFunc *cb, void *cb_opaque,
                                    void *blk)
 {
-    return bdrv_aio_writev(blk, offset, qiov, 0, cb, cb_opaque);
+    return bdrv_aio_writev(blk, offset, qiov, dma_blk_flags(cb_opaque), cb,
+                           cb_opaque);
 }
 
 BlockAIOCB *dma_blk_write(BlockBackend *blk, QEMUSGList *sg, uint64_t offset,
                           uint32_t align, BlockCompletionFunc *cb, void *opaque)
 {
-    return dma_blk_start(sg, offset, align, DMA_BLK_MAX_ELEMENTS,
+    return dma_blk_start(blk, sg, offset, align, DMA_BLK_MAX_ELEMENTS,
                          dma_blk_pwritev, blk, cb, opaque,
                          DMA_DIRECTION_TO_DEVICE);
 }

@@ -412,9 +412,9 @@ static inline void dma_map_begin(DMAMap *map, const QEMUSGList *sg,
     map->dir = dir;
 }
 
-ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
-                        DMAMapCursor *cursor, size_t align, int max_elements,
-                        DMADirection dir)
+static ssize_t dma_map_some(DMAMap *map, const QEMUSGList *sg,
+                            DMAMapCursor *cursor, size_t align,
+                            int max_elements, DMADirection dir, bool may_wait)
 {
     dma_addr_t remaining = sg->size - cursor->done;
     int end;
@@ -446,7 +446,8 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
          * holds it: then its end wakes us.  If there is some, but not enough,
          * a map client would be called at once, again and again.
          */
-        if (end == END_OF_BOUNCE_SPACE && as->max_bounce_buffer_size >= unit &&
+        if (may_wait && end == END_OF_BOUNCE_SPACE &&
+            as->max_bounce_buffer_size >= unit &&
             qatomic_read(&as->bounce_buffer_size) >=
             as->max_bounce_buffer_size) {
             return -EAGAIN;
@@ -466,6 +467,20 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
         *cursor = (DMAMapCursor) { .index = sg->nsg, .done = sg->size };
     }
     return map->qiov.size;
+}
+
+ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
+                        DMAMapCursor *cursor, size_t align, int max_elements,
+                        DMADirection dir)
+{
+    return dma_map_some(map, sg, cursor, align, max_elements, dir, true);
+}
+
+ssize_t dma_map_partial_now(DMAMap *map, const QEMUSGList *sg,
+                            DMAMapCursor *cursor, size_t align,
+                            int max_elements, DMADirection dir)
+{
+    return dma_map_some(map, sg, cursor, align, max_elements, dir, false);
 }
 
 int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,

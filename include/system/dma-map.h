@@ -151,6 +151,16 @@ ssize_t dma_map_partial(DMAMap *map, const QEMUSGList *sg,
                         DMADirection dir);
 
 /**
+ * dma_map_partial_now: as dma_map_partial(), but never ask to wait
+ *
+ * For a request that must end soon.  If others hold all bounce buffer space,
+ * the mapping is a private buffer of one aligned unit.
+ */
+ssize_t dma_map_partial_now(DMAMap *map, const QEMUSGList *sg,
+                            DMAMapCursor *cursor, size_t align,
+                            int max_elements, DMADirection dir);
+
+/**
  * dma_map_whole: map all of a list or nothing
  *
  * For transfers that cannot be split, such as an ioctl.  A caller that gets an

@@ -1,5 +1,5 @@
 /*
- * AHCI as tests drive it: port 0, slot 0
+ * AHCI as tests drive it: slot 0, and port 0 where none is named
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,43 +19,64 @@ void hba_writel(Machine *m, int reg, uint32_t value)
     qpci_io_writel(m->hba, m->hba_bar, reg, value);
 }
 
-void wait_until_clear(Machine *m, int reg, uint32_t bits)
+static void wait_until_port_is_clear(Machine *m, int port, int reg,
+                                     uint32_t bits)
 {
     int64_t deadline = patience_ends();
 
-    while (hba_readl(m, reg) & bits) {
+    port *= PORT_REGISTERS;
+    while (hba_readl(m, port + reg) & bits) {
         /* After an error the port stands still */
-        g_assert_cmphex(hba_readl(m, P0IS) & PXIS_TFES, ==, 0);
+        g_assert_cmphex(hba_readl(m, port + P0IS) & PXIS_TFES, ==, 0);
         wait_before_poll(deadline, "end of command");
     }
 }
 
-void port_start(Machine *m)
+void wait_until_clear(Machine *m, int reg, uint32_t bits)
 {
-    uint64_t tables = m->region[TABLE].base;
+    wait_until_port_is_clear(m, 0, reg, bits);
+}
+
+void port_start_nth(Machine *m, int port)
+{
+    uint64_t tables = m->region[TABLE].base + port * PORT_TABLES;
+    int regs = port * PORT_REGISTERS;
 
     hba_writel(m, GHC, GHC_AE);
-    hba_writel(m, P0CLB, tables + COMMAND_LIST);
-    hba_writel(m, P0FB, tables + RECEIVED_FIS);
-    hba_writel(m, P0CMD, hba_readl(m, P0CMD) | PXCMD_FRE);
-    hba_writel(m, P0SERR, ~0u);
-    hba_writel(m, P0IS, ~0u);
-    hba_writel(m, P0CMD, hba_readl(m, P0CMD) | PXCMD_ST);
-    wait_until_clear(m, P0TFD, PXTFD_BSY | PXTFD_DRQ);
+    hba_writel(m, regs + P0CLB, tables + COMMAND_LIST);
+    hba_writel(m, regs + P0FB, tables + RECEIVED_FIS);
+    hba_writel(m, regs + P0CMD, hba_readl(m, regs + P0CMD) | PXCMD_FRE);
+    hba_writel(m, regs + P0SERR, ~0u);
+    hba_writel(m, regs + P0IS, ~0u);
+    hba_writel(m, regs + P0CMD, hba_readl(m, regs + P0CMD) | PXCMD_ST);
+    wait_until_port_is_clear(m, port, P0TFD, PXTFD_BSY | PXTFD_DRQ);
+}
+
+void port_start(Machine *m)
+{
+    port_start_nth(m, 0);
+}
+
+void port_stop_nth(Machine *m, int port)
+{
+    int reg = port * PORT_REGISTERS + P0CMD;
+
+    hba_writel(m, reg, hba_readl(m, reg) & ~PXCMD_ST);
+    wait_until_port_is_clear(m, port, P0CMD, PXCMD_CR);
+    hba_writel(m, reg, hba_readl(m, reg) & ~PXCMD_FRE);
+    wait_until_port_is_clear(m, port, P0CMD, PXCMD_FR);
 }
 
 void port_stop(Machine *m)
 {
-    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_ST);
-    wait_until_clear(m, P0CMD, PXCMD_CR);
-    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_FRE);
-    wait_until_clear(m, P0CMD, PXCMD_FR);
+    port_stop_nth(m, 0);
 }
 
 void ahci_issue(Machine *m, const AhciCommand *cmd)
 {
     Region *r = &m->region[cmd->kind];
-    uint32_t table = cmd->kind == TABLE ? COMMAND_TABLE : cmd->offset;
+    uint32_t tables = cmd->port * PORT_TABLES;
+    uint32_t table = cmd->kind == TABLE ? tables + COMMAND_TABLE : cmd->offset;
     int entries = cmd->list ? cmd->list->len : 0;
     int prdtl = cmd->prdtl ?: entries;
     uint32_t size = CT_PRDT + entries * PRDT_ENTRY_SIZE;
@@ -83,9 +104,9 @@ void ahci_issue(Machine *m, const AhciCommand *cmd)
                             (cmd->packet ? CH_ATAPI : 0) |
                             (cmd->no_prdt ? 0 : prdtl) << CH_PRDTL_SHIFT);
     header[2] = cpu_to_le32(r->base + table);
-    region_write(m, TABLE, COMMAND_LIST, header, sizeof(header));
-    hba_writel(m, P0IS, ~0u);
-    hba_writel(m, P0CI, 1);
+    region_write(m, TABLE, tables + COMMAND_LIST, header, sizeof(header));
+    hba_writel(m, cmd->port * PORT_REGISTERS + P0IS, ~0u);
+    hba_writel(m, cmd->port * PORT_REGISTERS + P0CI, 1);
 }
 
 uint32_t ahci_transferred(Machine *m)
@@ -93,8 +114,15 @@ uint32_t ahci_transferred(Machine *m)
     return qtest_readl(m->qts, m->region[TABLE].base + COMMAND_LIST + CH_PRDBC);
 }
 
+void ahci_accept_nth(Machine *m, int port)
+{
+    uint32_t tables = port * PORT_TABLES;
+
+    region_accept(m, TABLE, tables + COMMAND_LIST + CH_PRDBC, 4);
+    region_accept(m, TABLE, tables + RECEIVED_FIS, RECEIVED_FIS_SIZE);
+}
+
 void ahci_accept(Machine *m)
 {
-    region_accept(m, TABLE, COMMAND_LIST + CH_PRDBC, 4);
-    region_accept(m, TABLE, RECEIVED_FIS, RECEIVED_FIS_SIZE);
+    ahci_accept_nth(m, 0);
 }

@@ -1,5 +1,5 @@
 /*
- * AHCI as tests drive it: port 0, slot 0
+ * AHCI as tests drive it: slot 0, and port 0 where none is named
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -36,6 +36,7 @@
 #define P0SERR                  0x130
 #define P0SACT                  0x134
 #define P0CI                    0x138
+#define PORT_REGISTERS          0x80            /* of each port */
 
 /* AHCI 1.3.1, chapter 4: structures in memory, here in that of tables */
 #define COMMAND_LIST            0
@@ -50,6 +51,7 @@
 #define   CT_PRDT               0x80
 #define   CT_ACMD               0x40
 #define   PRDT_ENTRY_SIZE       16
+#define PORT_TABLES             (32 * KiB)      /* for each port */
 
 /* Serial ATA: Register FIS, host to device */
 #define FIS_REGISTER_H2D        0x27
@@ -69,9 +71,12 @@ void wait_until_clear(Machine *m, int reg, uint32_t bits);
 /* Start and stop the engines of the port */
 void port_start(Machine *m);
 void port_stop(Machine *m);
+void port_start_nth(Machine *m, int port);
+void port_stop_nth(Machine *m, int port);
 
 /* A command and where it is: the command table ends with the PRD table */
 typedef struct AhciCommand {
+    int port;
     uint8_t fis[20];
     const uint8_t *packet;      /* MMC_PACKET_SIZE bytes, or NULL */
     uint16_t flags;             /* CH_WRITE */
@@ -90,5 +95,6 @@ uint32_t ahci_transferred(Machine *m);
 
 /* What the HBA has written for us, bytes counted and FISes, is right */
 void ahci_accept(Machine *m);
+void ahci_accept_nth(Machine *m, int port);
 
 #endif

@@ -697,6 +697,28 @@ static void test_change_medium(const void *data)
     machine_discard();
 }
 
+/* Who does not ask for sense data is told again, by each command */
+static void test_attention(const void *data)
+{
+    const CdTest *t = data;
+    Machine *m = cd_begin(t);
+    uint8_t ready[MMC_PACKET_SIZE] = { MMC_TEST_UNIT_READY };
+    int i;
+
+    change_medium(m);
+    t->hba->submit(m, ready, NULL);
+    cd_finish_badly(m, t, NOT_READY, ASC_MEDIUM_NOT_PRESENT);
+    for (i = 0; i < 3; i++) {
+        t->hba->submit(m, ready, NULL);
+        g_assert_true(t->hba->finish(m).error);
+    }
+    t->hba->submit(m, ready, NULL);
+    cd_finish_badly(m, t, UNIT_ATTENTION, ASC_MEDIUM_CHANGED);
+    cd_read(m, t, LBA, t->sectors);
+    cd_end(m);
+    machine_discard();
+}
+
 /* A guest that gives up */
 
 static void bmdma_stop(Machine *m)
@@ -1100,6 +1122,8 @@ static void add_medium_tests(const Hba *hba)
     add("medium", "eject", &t, test_eject);
     add("medium", "open-tray", &t, test_open_tray);
     add("medium", "change", &t, test_change_medium);
+    t.drive = NULL;
+    add("medium", "attention", &t, test_attention);
 }
 
 static void add_give_up_tests(const Hba *hba)

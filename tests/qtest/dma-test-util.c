@@ -98,8 +98,7 @@ void wait_before_poll(int64_t deadline, const char *what)
     g_usleep(50);
 }
 
-/* Fill with bytes that repeat nowhere and are the same on each run */
-static void scramble(uint8_t *buf, size_t len, uint32_t seed)
+void scramble(uint8_t *buf, size_t len, uint32_t seed)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
     size_t i;
@@ -109,8 +108,8 @@ static void scramble(uint8_t *buf, size_t len, uint32_t seed)
     }
 }
 
-static void assert_same(const char *where, uint64_t base, const uint8_t *got,
-                        const uint8_t *want, size_t len)
+void assert_same(const char *where, uint64_t base, const uint8_t *got,
+                 const uint8_t *want, size_t len)
 {
     size_t i, differing = 0, first = 0;
 
@@ -130,7 +129,7 @@ static void assert_same(const char *where, uint64_t base, const uint8_t *got,
 
 /* Guest memory */
 
-static bool region_is_writable(const Region *r, uint32_t offset)
+bool region_is_writable(const Region *r, uint32_t offset)
 {
     return r->stripe ? offset / r->stripe % 2 == 0 : offset < r->writable;
 }
@@ -197,7 +196,7 @@ static void assert_memory(Machine *m)
     }
 }
 
-static uint8_t *image_contents(Machine *m, int ch)
+uint8_t *image_contents(Machine *m, int ch)
 {
     uint8_t *buf = g_malloc(m->disk_size);
 
@@ -254,8 +253,8 @@ static void machine_disable_pci(Machine *m)
     g_clear_pointer(&m->lsi, g_free);
 }
 
-/* A file that no failure can leave behind; /proc/PID/fd has a name for it */
-static int anonymous_file(const void *contents, size_t len)
+/* No failure can leave it behind; /proc/PID/fd has a name for it */
+int anonymous_file(const void *contents, size_t len)
 {
     g_autofree char *name = NULL;
     int fd = g_file_open_tmp("dma-test-XXXXXX", &name, NULL);
@@ -278,6 +277,16 @@ static void machine_launch(Machine *m, const char *more)
     bios_fd = anonymous_file(rom, 64 * KiB);
 
     for (i = 0; i < m->setup.disks; i++) {
+        if (m->setup.blockdev) {
+            g_string_append_printf(drives, "-blockdev file,node-name=file%d,"
+                                   "filename=/proc/%d/fd/%d%s -blockdev raw,"
+                                   "node-name=drive%d,file.driver=blkdebug,"
+                                   "file.image=file%d%s ",
+                                   i, getpid(), m->image_fd[i],
+                                   m->setup.blockdev, i, i,
+                                   m->setup.drive[i] ?: "");
+            continue;
+        }
         g_string_append_printf(drives, "-drive if=none,id=drive%d,format=raw,"
                                "file.driver=blkdebug,file.image.driver=file,"
                                "file.image.filename=/proc/%d/fd/%d%s ",
@@ -370,31 +379,62 @@ static void wait_for_migration(QTestState *qts)
     }
 }
 
-void machine_migrate(Machine *m)
+void machine_migrate_begin(Machine *m, Migration *g)
 {
-    g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
-    g_autofree char *path = g_build_filename(dir, "migration", NULL);
-    g_autofree char *uri = g_strdup_printf("unix:%s", path);
-    QTestState *from = m->qts;
+    QPCIBus *from_pci = m->pci;
+    g_autofree char *uri = NULL;
 
+    g->dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
+    g->path = g_build_filename(g->dir, "migration", NULL);
+    uri = g_strdup_printf("unix:%s", g->path);
+
+    g->from = m->qts;
+    machine_launch(m, " -incoming defer");
+    g->to = m->qts;
+    g->to_pci = m->pci;
+    m->qts = g->from;
+    m->pci = from_pci;
+    watchdog_start(m->qts);
+
+    qtest_qmp_assert_success(g->to, "{ 'execute': 'migrate-incoming', "
+                             "'arguments': { 'uri': %s } }", uri);
+    qtest_qmp_assert_success(g->from, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+}
+
+void machine_migrate_finish(Machine *m, Migration *g)
+{
+    wait_for_migration(g->from);
+    wait_for_migration(g->to);
     machine_disable_pci(m);
     qpci_free_pc(m->pci);
-    machine_launch(m, " -incoming defer");
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate-incoming', "
-                             "'arguments': { 'uri': %s } }", uri);
-    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', "
-                             "'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(from);
-    wait_for_migration(m->qts);
-    qtest_quit(from);
-    unlink(path);
-    rmdir(dir);
+    m->qts = g->to;
+    m->pci = g->to_pci;
+    watchdog_start(m->qts);
 
     /* All registers are as they were */
     m->hba = qpci_device_find(m->pci, m->setup.hba_devfn);
     g_assert_nonnull(m->hba);
     m->lsi = qpci_device_find(m->pci, QPCI_DEVFN(LSI_SLOT, 0));
     g_assert_nonnull(m->lsi);
+}
+
+void machine_migrate_end(Migration *g)
+{
+    qtest_quit(g->from);
+    unlink(g->path);
+    rmdir(g->dir);
+    g_free(g->path);
+    g_free(g->dir);
+}
+
+void machine_migrate(Machine *m)
+{
+    Migration g;
+
+    machine_migrate_begin(m, &g);
+    machine_migrate_finish(m, &g);
+    machine_migrate_end(&g);
 }
 
 void machine_discard(void)
@@ -409,6 +449,7 @@ void machine_discard(void)
 static bool same_setup(const Setup *a, const Setup *b)
 {
     bool same = !g_strcmp0(a->machine, b->machine) && a->disks == b->disks &&
+                !g_strcmp0(a->blockdev, b->blockdev) &&
                 a->q35 == b->q35 && a->disk_size == b->disk_size &&
                 a->ram_size == b->ram_size;
     int i;

@@ -93,10 +93,13 @@ typedef struct Request {
 /*
  * A machine to test: pc or q35 with 32 MiB of RAM, an LSI 53C895A for its MMIO,
  * and for each disk n a drive "drive<n>", which is a raw image on blkdebug.
+ * With @blockdev, "drive<n>" is the name of a node, and "file<n>" that of the
+ * file below it.
  */
 typedef struct Setup {
     const char *machine;                /* more of the command line */
     const char *drive[MAX_DISKS];       /* more of -drive, ",key=value" */
+    const char *blockdev;               /* of each file, if set, the same */
     int disks;
     int hba_devfn;                      /* the controller */
     int hba_bar;                        /* and its registers */
@@ -144,6 +147,38 @@ void machine_reset(Machine *m);
  * so.
  */
 void machine_migrate(Machine *m);
+
+/*
+ * The same in steps.  Until machine_migrate_finish() the machine is the source;
+ * it ends with machine_migrate_end().
+ */
+typedef struct Migration {
+    QTestState *from;
+    QTestState *to;
+    QPCIBus *to_pci;
+    char *dir;
+    char *path;
+} Migration;
+
+void machine_migrate_begin(Machine *m, Migration *g);
+void machine_migrate_finish(Machine *m, Migration *g);
+void machine_migrate_end(Migration *g);
+
+/* A file with these contents, which goes with its descriptor */
+int anonymous_file(const void *contents, size_t len);
+
+/* The contents of a disk's image, to be freed */
+uint8_t *image_contents(Machine *m, int disk);
+
+/* Write bytes that repeat nowhere and are the same for the same @seed */
+void scramble(uint8_t *buf, size_t len, uint32_t seed);
+
+/* @len bytes from @base on are as they shall be; if not, fail */
+void assert_same(const char *where, uint64_t base, const uint8_t *got,
+                 const uint8_t *want, size_t len);
+
+/* Is a byte of this region one that DMA can write? */
+bool region_is_writable(const Region *r, uint32_t offset);
 
 /* The same as g_test_run(), and no machine is left over */
 int test_run(void);

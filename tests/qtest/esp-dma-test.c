@@ -13,60 +13,11 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "dma-test-util.h"
+#include "esp-regs.h"
 #include "libqos/pci-pc.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 
-/* Registers of the chip; those at the same offset are read or written */
-#define ESP_TCLO                0x0
-#define ESP_TCMID               0x1
-#define ESP_FIFO                0x2
-#define ESP_CMD                 0x3
-#define   CMD_DMA               0x80
-#define   CMD_NOP               0x00
-#define   CMD_FLUSH             0x01
-#define   CMD_CHIP_RESET        0x02
-#define   CMD_BUS_RESET         0x03
-#define   CMD_TI                0x10    /* Transfer Information */
-#define   CMD_ICCS              0x11    /* Initiator Command Complete */
-#define   CMD_MSGACC            0x12    /* Message Accepted */
-#define   CMD_PAD               0x18    /* Transfer Pad */
-#define   CMD_SELATN            0x42    /* Select with ATN */
-#define ESP_STATUS              0x4
-#define ESP_DESTID              0x4
-#define   STATUS_PHASE          0x07
-#define     PHASE_DATA_OUT      0
-#define     PHASE_DATA_IN       1
-#define     PHASE_STATUS        3
-#define   STATUS_TC             0x10    /* transfer counter is 0 */
-#define   STATUS_INT            0x80
-#define ESP_INTR                0x5
-#define   INTR_FC               0x08    /* function complete */
-#define   INTR_BS               0x10    /* bus service */
-#define   INTR_DC               0x20    /* disconnected */
-#define   INTR_RST              0x80    /* SCSI bus reset */
-#define ESP_CFG1                0x8
-#define ESP_TCHI                0xe
-
-/* DMA engine of the Am53C974: channel context block */
-#define AMD_DMA_CMD             0x40
-#define   AMD_IDLE              0x00
-#define   AMD_ABORT             0x02
-#define   AMD_START             0x03
-#define   AMD_MDL               0x10
-#define   AMD_DIR_IN            0x80
-#define AMD_DMA_STC             0x44
-#define AMD_DMA_SPA             0x48
-#define AMD_DMA_WBC             0x4c
-#define AMD_DMA_WAC             0x50
-#define AMD_DMA_STATUS          0x54
-#define   AMD_ERROR             0x02
-#define   AMD_DONE              0x08
-#define   AMD_SCSIINT           0x10
-#define AMD_DMA_SMDLA           0x58
-#define AMD_DMA_WMAC            0x5c
-#define AMD_SBAC                0x70
-#define   AMD_SBAC_STATUS       (1 << 24)   /* write 1 to clear STATUS */
 #define AMD_DEVFN               QPCI_DEVFN(5, 0)
 
 /* SPARCstation 5 */
@@ -168,17 +119,6 @@ typedef struct Interrupt {
     uint8_t intr;
     uint32_t count;
 } Interrupt;
-
-/* Bytes that repeat nowhere and are the same on each run */
-static void scramble(uint8_t *buf, size_t len, uint32_t seed)
-{
-    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
-    size_t i;
-
-    for (i = 0; i < len; i++) {
-        buf[i] = g_rand_int(rand) >> 24;
-    }
-}
 
 /* Am53C974, DC-390 */
 
@@ -368,19 +308,6 @@ static void memory_read(Board *b, uint8_t *buf)
     }
 }
 
-static void assert_same(const char *what, const uint8_t *got,
-                        const uint8_t *want, size_t len)
-{
-    size_t i;
-
-    for (i = 0; i < len; i++) {
-        if (got[i] != want[i]) {
-            fail("%s differs first at 0x%zx: 0x%02x instead of 0x%02x", what,
-                 i, got[i], want[i]);
-        }
-    }
-}
-
 static void assert_everything_as_it_shall_be(Board *b)
 {
     g_autofree uint8_t *memory = g_malloc(WINDOW_SIZE);
@@ -388,10 +315,10 @@ static void assert_everything_as_it_shall_be(Board *b)
     gsize size;
 
     memory_read(b, memory);
-    assert_same("memory", memory, b->memory, WINDOW_SIZE);
+    assert_same("memory", 0, memory, b->memory, WINDOW_SIZE);
     g_assert_true(g_file_get_contents(b->image, &disk, &size, NULL));
     g_assert_cmpuint(size, ==, DISK_SIZE);
-    assert_same("the disk", (uint8_t *)disk, b->disk, DISK_SIZE);
+    assert_same("the disk", 0, (uint8_t *)disk, b->disk, DISK_SIZE);
 }
 
 /* @len bytes from @start of the disk on have been moved to or from @addr. */
@@ -1201,7 +1128,7 @@ static void test_dma_stop(const void *type)
         b->type->dma_stop(b);
         expect_moved(b, dir, start, ADDR, 8 * SECTOR);
         memory_read(b, memory);
-        assert_same("memory", memory, b->memory, WINDOW_SIZE);
+        assert_same("memory", 0, memory, b->memory, WINDOW_SIZE);
         i = wait_for_interrupt(b);
         g_assert_cmphex(i.phase, ==, PHASE_STATUS);
         finish(b);

@@ -845,6 +845,11 @@ static void test_abort_waiting(const void *data)
 /* Each access to sector 22 takes a while, but ends by itself */
 #define SLOW_DISK       INJECT "event=none" INJECT "sector=22" \
                         INJECT "errno=0" INJECT "delay-ns=20000000"
+#define VERY_SLOW_DISK  INJECT "event=none" INJECT "sector=22" \
+                        INJECT "errno=0" INJECT "delay-ns=300000000"
+/* It takes longer than migration takes until it stops the machine */
+#define SLOWEST_DISK    INJECT "event=none" INJECT "sector=22" \
+                        INJECT "errno=0" INJECT "delay-ns=1500000000"
 
 static void test_abort_in_flight(const void *data)
 {
@@ -872,6 +877,7 @@ static void test_cancel_is_no_error(const void *data)
     hold_pool(m, WHOLE_POOL);
     submit(m, SECONDARY, t->dir, 30, "m512@4096");
     cancel(m, SECONDARY);
+    expect_partial_transfer(m, &channel_req[SECONDARY]);
     release_pool(m);
     assert_usable(m, SECONDARY, 100);
     test_end(m);
@@ -917,6 +923,61 @@ static void test_stop_cont(const void *data)
     assert_usable(m, PRIMARY, BAD_SECTOR);
     assert_usable(m, SECONDARY, 100);
     test_end(m);
+}
+
+/*
+ * A machine that has stopped is at rest: what waited for bounce buffers when
+ * it stopped has ended as well.
+ */
+static void test_stop_waiting(const void *data)
+{
+    static const Setup slow = IDE_SETUP(IDE_DRIVES(""),
+                                        .drive[PRIMARY] = SLOW_DISK,
+                                        .drive[SECONDARY] = VERY_SLOW_DISK);
+    const ListTest *t = data;
+    Machine *m = test_begin(&slow);
+
+    submit(m, PRIMARY, READ, BAD_SECTOR, WHOLE_POOL);
+    submit(m, SECONDARY, t->dir, BAD_SECTOR, t->list);
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'stop' }");
+    g_assert_cmphex(bmi_readb(m, PRIMARY, BMIS), ==, BMIS_INTERRUPT);
+    g_assert_cmphex(bmi_readb(m, SECONDARY, BMIS), ==, BMIS_INTERRUPT);
+    finish(m, PRIMARY);
+    finish(m, SECONDARY);
+    assert_everything(m);
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    assert_usable(m, PRIMARY, BAD_SECTOR);
+    assert_usable(m, SECONDARY, 100);
+    test_end(m);
+}
+
+/* As finish(), but nobody has seen how the interrupt line was raised */
+static void finish_migrated(Machine *m, int ch)
+{
+    g_assert_cmphex(wait_until_idle(m, ch), ==, BMIS_INTERRUPT);
+    g_assert_cmphex(ata_readb(m, ch, ATA_STATUS) & ~ATA_STATUS_DSC, ==,
+                    ATA_STATUS_DRDY);
+    acknowledge(m, ch);
+    expect_transfer(m, &channel_req[ch], channel_req[ch].bytes);
+}
+
+/* Migration takes along what waited for bounce buffers when it stopped */
+static void test_migrate_waiting(const void *data)
+{
+    static const Setup slow = IDE_SETUP(IDE_DRIVES(""),
+                                        .drive[PRIMARY] = SLOWEST_DISK);
+    const ListTest *t = data;
+    Machine *m = test_begin(&slow);
+
+    submit(m, PRIMARY, READ, BAD_SECTOR, WHOLE_POOL);
+    submit(m, SECONDARY, t->dir, 30, t->list);
+    machine_migrate(m);
+    finish_migrated(m, PRIMARY);
+    finish_migrated(m, SECONDARY);
+    assert_usable(m, PRIMARY, BAD_SECTOR);
+    assert_usable(m, SECONDARY, 100);
+    test_end(m);
+    machine_discard();
 }
 
 /* A system reset concerns both: neither may be suspended for ever */
@@ -995,6 +1056,14 @@ static void add_abort_tests(void)
                                      test_compete, g_free);
             qtest_add_data_func_full(rest, g_memdup2(&t, sizeof(t)),
                                      test_compete_for_rest, g_free);
+        }
+        for (i = 0; waiting[i]; i++) {
+            ListTest t = { dir, waiting[i] };
+            g_autofree char *stop =
+                g_strdup_printf("ide-dma/stop/waiting/%s/%s", name, t.list);
+
+            qtest_add_data_func_full(stop, g_memdup2(&t, sizeof(t)),
+                                     test_stop_waiting, g_free);
         }
     }
 }
@@ -1245,8 +1314,8 @@ static void test_wait_counters(void)
     cancel(m, SECONDARY);
     expect_partial_transfer(m, &channel_req[SECONDARY]);
     expect_dma_counters(m->qts, "total",
-                        "requests=4 bytes-bounced=8704 map-client-waits=2 "
-                        "bounced-mmio=8704");
+                        "requests=4 bytes-bounced=9216 map-client-waits=2 "
+                        "bounced-mmio=9216");
     both = wait_ns(m, "map-client-wait-ns");
     g_assert_cmpuint(both, >, first);
     g_assert_cmpuint(wait_ns(m, "map-client-wait-max-ns"), ==,
@@ -1300,6 +1369,8 @@ static void test_info_dma(void)
 int main(int argc, char **argv)
 {
     static const ListTest read = { .dir = READ }, write = { .dir = WRITE };
+    static const ListTest waiting_read = { READ, "m512@4096" };
+    static const ListTest waiting_write = { WRITE, "m512@4096" };
 
     g_test_init(&argc, &argv, NULL);
 
@@ -1331,6 +1402,10 @@ int main(int argc, char **argv)
                    test_no_busmaster_waiting);
     qtest_add_data_func("ide-dma/stop-cont/read", &read, test_stop_cont);
     qtest_add_data_func("ide-dma/stop-cont/write", &write, test_stop_cont);
+    qtest_add_data_func("ide-dma/migrate/waiting/read", &waiting_read,
+                        test_migrate_waiting);
+    qtest_add_data_func("ide-dma/migrate/waiting/write", &waiting_write,
+                        test_migrate_waiting);
     add_unplug_tests();
     add_counter_tests();
     qtest_add_data_func("ide-dma/counters/packet/direct", IDE_DRIVES(""),

@@ -1914,6 +1914,49 @@ static void test_empty_move(const void *data)
     chip_end(&c);
 }
 
+/*
+ * A disk is unplugged while it works.  It is not deleted before the chip has
+ * told what it had done by then.
+ */
+static void test_unplug(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&slow);
+
+    begin_slow_queue(q, t->dir, 8);
+    qtest_qmp_device_del_send(q->c.m->qts, "disk0");
+    /* The chip reports the oldest first */
+    queue_start(q, t->dir, 1, 8, 300, "r512");
+    while (q->active[8]) {
+        queue_continue(q);
+    }
+    queue_forget(q, 0, 0, 7);
+    queue_drain(q);
+    qtest_qmp_eventwait(q->c.m->qts, "DEVICE_DELETED");
+    assert_everything(q->c.m);
+    run_command(&q->c, READ, 1, 300, "r512");
+    queue_end(q);
+    machine_discard();
+}
+
+/* A disk is unplugged that has done a command, but not yet told so */
+static void test_unplug_complete(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&plain);
+    QTestState *qts = q->c.m->qts;
+
+    queue_start(q, t->dir, 0, 0, 7, t->list);
+    blkdebug(q->c.m, 0, "aio_flush");
+    qtest_qmp_device_del_send(qts, "disk0");
+    chip_writeb(&q->c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&q->c, ISTAT0, 0);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    queue_forget(q, 0, 0, 0);
+    queue_end(q);
+    machine_discard();
+}
+
 /* A disk is unplugged while the script waits for it */
 static void test_unplug_at_barrier(const void *data)
 {
@@ -2193,6 +2236,9 @@ int main(int argc, char **argv)
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);
         add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
+        add_test("unplug/queue", dir, "r512", NULL, test_unplug);
+        add_test("unplug/complete", dir, "r100+r412", NULL,
+                 test_unplug_complete);
         add_test("unplug/barrier", dir, "r512", NULL, test_unplug_at_barrier);
         add_test("migrate/interrupt", dir, "r512+r512", NULL,
                  test_migrate_at_interrupt);

@@ -101,15 +101,34 @@ void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
  * Do not ask for an interrupt, as qvirtio_wait_used_elem() does: who waits for
  * one queue would acknowledge the other's.
  */
+static bool poll_used(Machine *m, QVirtQueue *vq, uint32_t head)
+{
+    uint32_t used;
+
+    if (!qvirtqueue_get_buf(m->qts, vq, &used, NULL)) {
+        return false;
+    }
+    g_assert_cmpuint(used, ==, head);
+    return true;
+}
+
 static void wait_used(Machine *m, QVirtQueue *vq, uint32_t head)
 {
     int64_t deadline = patience_ends();
-    uint32_t used;
 
-    while (!qvirtqueue_get_buf(m->qts, vq, &used, NULL)) {
+    while (!poll_used(m, vq, head)) {
         wait_before_poll(deadline, "used element");
     }
-    g_assert_cmpuint(used, ==, head);
+}
+
+bool virtio_scsi_poll(Machine *m, VirtioScsi *v,
+                      struct virtio_scsi_cmd_resp *resp)
+{
+    if (!poll_used(m, v->vq[VIRTIO_SCSI_REQUESTQ], v->head)) {
+        return false;
+    }
+    qtest_memread(m->qts, v->resp_addr, resp, sizeof(*resp));
+    return true;
 }
 
 void virtio_scsi_wait(Machine *m, VirtioScsi *v,
@@ -176,15 +195,20 @@ void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
     g_assert_cmphex(resp.status, ==, SCSI_CHECK_CONDITION);
 }
 
-void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc)
+void virtio_scsi_free(VirtioScsi *v, QGuestAllocator *alloc)
 {
     int i;
 
-    qvirtio_reset(&v->pci->vdev);
     for (i = 0; i < VIRTIO_SCSI_QUEUES; i++) {
         qvirtqueue_cleanup(v->pci->vdev.bus, v->vq[i], alloc);
     }
     qvirtio_pci_device_disable(v->pci);
     g_free(v->pci->pdev);
     g_free(v->pci);
+}
+
+void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc)
+{
+    qvirtio_reset(&v->pci->vdev);
+    virtio_scsi_free(v, alloc);
 }

@@ -106,11 +106,17 @@ typedef struct VirtioScsi {
 void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
                        QGuestAllocator *alloc);
 void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc);
+/* The same, of a controller that has been reset by somebody else */
+void virtio_scsi_free(VirtioScsi *v, QGuestAllocator *alloc);
 
 /* Start a command on target 0; one at a time */
 void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
                       int cdb_len, Direction dir, const SGEntry *list,
                       int entries);
+
+/* Has it ended? */
+bool virtio_scsi_poll(Machine *m, VirtioScsi *v,
+                      struct virtio_scsi_cmd_resp *resp);
 
 /* Wait for its end */
 void virtio_scsi_wait(Machine *m, VirtioScsi *v,
