@@ -9,6 +9,7 @@ help:
 	@echo 'make check    build, then all tests; with SANITIZE=1, our tests under sanitizers'
 	@echo 'make bench    stock and build, then measures one against the other: 35 minutes,'
 	@echo '              with QUICK=1 under five; with DOCS=1 the report goes to docs/'
+	@echo 'make fuzz     devices and functions, with clang; TIME=SECONDS for each of them (60)'
 	@echo 'make docs     QEMU'"'"'s manual with ours in it -> build/docs/docs/manual/index.html'
 	@echo 'make series   the patches as mail -> build/outgoing/*.patch; V=2: the second version'
 	@echo 'make series-check   applies, builds and tests each patch, mails all to this machine'
@@ -35,6 +36,10 @@ bench: stock build
 	@dev/deps gnuplot-nox
 	@dev/bench/bench $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
+fuzz:
+	@dev/build fuzz
+	@dev/fuzz/fuzz $(if $(TIME),--time $(TIME)) $(TARGETS)
+
 docs:
 	@dev/docs
 
@@ -50,4 +55,4 @@ series-check: base
 	@dev/series-check
 
 # build/, docs/ and series/ are directories, too.
-.PHONY: help build stock demo check bench docs base series series-check
+.PHONY: help build stock demo check bench fuzz docs base series series-check
