@@ -77,6 +77,8 @@ def cdb10(opcode, lba, blocks):
 
 
 READ_10, WRITE_10 = 0x28, 0x2a
+# The first command after a reset only hears of it: UNIT ATTENTION (SAM-5, 5.14).
+ATTEMPTS = 2
 
 
 def lists(total):
@@ -263,7 +265,8 @@ def lsi():
                 if indirect:
                     put(LSI_TABLE, b''.join(words(length, addr) for addr, length in entries))
                     p.write(LONG, LSI, DSA, LSI_RAM_ADDR + LSI_TABLE)
-                p.write(LONG, LSI, DSP, LSI_RAM_ADDR).wait(3).read(LONG, LSI, 0x0c)
+                for _ in range(ATTEMPTS):
+                    p.write(LONG, LSI, DSP, LSI_RAM_ADDR).wait(3).read(LONG, LSI, 0x0c)
                 yield f'{name}-{target}-{opcode:x}-{"table" if indirect else "direct"}', p
 
 
@@ -295,22 +298,23 @@ def am53c974():
             def reg(n, value):
                 p.out(BYTE, 0, 4 * n, value)
 
-            esp_command(reg, target, cdb10(opcode, 8, 4 if target else 16), total)
-            p.out(LONG, 0, stc, total)
-            if addr is None:
-                # A list of pages, read when the transfer begins
-                p.memory(words(RAM + 0x3000, RAM + 0x1000, RAM + 0x8000))
-                p.out(LONG, 0, spa, 0x10).out(LONG, 0, smdla, 0x9000)
-            else:
-                p.out(LONG, 0, spa, addr)
-            mdl = 0x10 if addr is None else 0
-            p.out(BYTE, 0, dma_cmd, (0 if write else 0x80) | mdl)
-            reg(CMD, CMD_TI_DMA)
-            p.out(BYTE, 0, dma_cmd, (0 if write else 0x80) | mdl | 3)
-            p.wait(2)
-            for command in CMD_ICCS, CMD_MSGACC:
-                p.inp(BYTE, 0, 4 * 5)
-                reg(CMD, command)
+            for _ in range(ATTEMPTS):
+                esp_command(reg, target, cdb10(opcode, 8, 4 if target else 16), total)
+                p.out(LONG, 0, stc, total)
+                if addr is None:
+                    # A list of pages, read when the transfer begins
+                    p.memory(words(RAM + 0x3000, RAM + 0x1000, RAM + 0x8000))
+                    p.out(LONG, 0, spa, 0x10).out(LONG, 0, smdla, 0x9000)
+                else:
+                    p.out(LONG, 0, spa, addr)
+                mdl = 0x10 if addr is None else 0
+                p.out(BYTE, 0, dma_cmd, (0 if write else 0x80) | mdl)
+                reg(CMD, CMD_TI_DMA)
+                p.out(BYTE, 0, dma_cmd, (0 if write else 0x80) | mdl | 3)
+                p.wait(2)
+                for command in CMD_ICCS, CMD_MSGACC:
+                    p.inp(BYTE, 0, 4 * 5)
+                    reg(CMD, command)
             yield f'{target}-{opcode:x}-{"mdl" if addr is None else hex(addr)}', p
 
 
@@ -332,14 +336,15 @@ def esp_sparc():
             def reg(n, value):
                 p.write(BYTE, esp, 4 * n, value)
 
-            p.write(LONG, espdma, 4, dvma + first * 0x1000 + offset)
-            p.write(LONG, espdma, 0, 0x210 | (0 if write else 0x100))
-            esp_command(reg, target, cdb10(opcode, 8, 4 if target else 16), total)
-            reg(CMD, CMD_TI_DMA)
-            p.wait(2)
-            for command in CMD_ICCS, CMD_MSGACC:
-                p.read(BYTE, esp, 4 * 5)
-                reg(CMD, command)
+            for _ in range(ATTEMPTS):
+                p.write(LONG, espdma, 4, dvma + first * 0x1000 + offset)
+                p.write(LONG, espdma, 0, 0x210 | (0 if write else 0x100))
+                esp_command(reg, target, cdb10(opcode, 8, 4 if target else 16), total)
+                reg(CMD, CMD_TI_DMA)
+                p.wait(2)
+                for command in CMD_ICCS, CMD_MSGACC:
+                    p.read(BYTE, esp, 4 * 5)
+                    reg(CMD, command)
             yield f'{target}-{opcode:x}-{offset:x}', p
 
 
@@ -369,8 +374,10 @@ def megasas():
                                MFI_WRITE if write else MFI_READ, 8192 if opcode else 16)
             frame += words(0x7000, 0)
             frame += cdb10(opcode, 8, 16).ljust(16, b'\0') if opcode else words(8, 0)
-            p.memory((frame + sgl).ljust(128, b'\0')).write(LONG, MEGASAS, MFI_IQP, 0x5000)
-            yield f'{name}-{command}-{opcode:x}', p.wait(2)
+            for _ in range(ATTEMPTS):
+                p.memory((frame + sgl).ljust(128, b'\0')).write(LONG, MEGASAS, MFI_IQP, 0x5000)
+                p.wait(2)
+            yield f'{name}-{command}-{opcode:x}', p
 
 
 # --- virtio-scsi ------------------------------------------------------------------
@@ -392,9 +399,9 @@ def virtio_scsi():
             data = [(addr, length, 0 if write else DESC_WRITE, b'\x5a') for addr, length in entries]
             response = [(0x31000, RESPONSE_SIZE, DESC_WRITE, b'\0')]
             buffers += data + response if write else response + data
-            # The queue is read in this order: index and head, then each
-            # descriptor and what it is about
-            patterns = [struct.pack('<H', 1), struct.pack('<H', 0)]
+            # The queue is read in this order: flags, index and head, then
+            # each descriptor and what it is about
+            patterns = []
             for i, (addr, length, flags, content) in enumerate(buffers):
                 more = DESC_NEXT if i + 1 < len(buffers) else 0
                 patterns += [struct.pack('<QIHH', addr, length, flags | more, i + 1), content]
@@ -403,5 +410,7 @@ def virtio_scsi():
                 p.out(BYTE, VIRTIO, DEVICE_STATUS, status)
             p.out(WORD, VIRTIO, QUEUE_SELECT, REQUEST_QUEUE).out(LONG, VIRTIO, QUEUE_PFN, 0x10)
             p.out(BYTE, VIRTIO, DEVICE_STATUS, 7)
-            p.memory(*patterns).out(WORD, VIRTIO, QUEUE_NOTIFY, REQUEST_QUEUE)
-            yield f'{name}-{target}-{opcode:x}', p.wait(2)
+            for i in range(ATTEMPTS):
+                p.memory(*(struct.pack('<H', n) for n in (0, i + 1, 0)), *patterns)
+                p.out(WORD, VIRTIO, QUEUE_NOTIFY, REQUEST_QUEUE).wait(2)
+            yield f'{name}-{target}-{opcode:x}', p
