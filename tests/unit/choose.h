@@ -59,4 +59,7 @@ static inline int32_t choose(Choices *c, int32_t begin, int32_t end)
  */
 void fuzz_one(Choices *c);
 
+/* Called by libFuzzer, which has no header to declare it */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 #endif

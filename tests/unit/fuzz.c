@@ -7,9 +7,6 @@
 #include "qemu/osdep.h"
 #include "choose.h"
 
-/* Called by libFuzzer, which has no header to declare it */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     Choices c = { data, size };

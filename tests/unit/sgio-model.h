@@ -95,8 +95,8 @@ void assert_data(Run *r, size_t len);
  * sgio_any: any command, with any list, on a kernel with any limits
  *
  * Aborts if the data that was moved is not what the command's result says, or
- * if anything else has changed.  Every now and then it tests sgio_cdb_set_range()
- * with any CDB instead.
+ * if anything else has changed.  Every now and then, tests only
+ * sgio_cdb_set_range(), with any CDB.
  *
  * @c: chooses them
  */
