@@ -11,6 +11,7 @@ help:
 	@echo '              with QUICK=1 under five; with DOCS=1 the report goes to docs/'
 	@echo 'make faults   build, then 1000 faults under load on every controller: an hour;'
 	@echo '              COUNT=N faults, or TIME=SECONDS, and SEED=N for the same again'
+	@echo 'make fuzz     devices and functions, with clang; TIME=SECONDS for each of them (60)'
 	@echo 'make docs     QEMU'"'"'s manual with ours in it -> build/docs/docs/manual/index.html'
 	@echo 'make series   the patches as mail -> build/outgoing/*.patch; V=2: the second version'
 	@echo 'make series-check   applies, builds and tests each patch, mails all to this machine'
@@ -41,6 +42,10 @@ faults: build
 	@dev/faults/faults $(if $(COUNT),--count $(COUNT)) $(if $(TIME),--time $(TIME)) \
 		$(if $(SEED),--seed $(SEED))
 
+fuzz:
+	@dev/build fuzz
+	@dev/fuzz/fuzz $(if $(TIME),--time $(TIME)) $(TARGETS)
+
 docs:
 	@dev/docs
 
@@ -56,4 +61,4 @@ series-check: base
 	@dev/series-check
 
 # build/, docs/ and series/ are directories, too.
-.PHONY: help build stock demo check bench faults docs base series series-check
+.PHONY: help build stock demo check bench faults fuzz docs base series series-check

@@ -1,23 +1,15 @@
 /*
  * SG_IO for requests of any length: splitting, limits, errors
  *
- * The kernel's side is a disk in memory, with limits that can be set, that
- * fails on demand; guest memory is that of the test itself, and an address is
- * a pointer.  sgio-test runs the same code on Linux and its devices.
+ * sgio-test runs the same code on Linux and its devices.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "hw/scsi/sgio.h"
 #include "qemu/bswap.h"
 #include "scsi/constants.h"
-#include "system/block-backend.h"
-
-#define BLOCK       512
-#define BLOCKS      4096
-#define DISK        (BLOCKS * BLOCK)
-#define PAGE        (qemu_real_host_page_size())
+#include "sgio-model.h"
 
 /* ASC << 8 | ASCQ */
 #define READ_ERROR          0x1100
@@ -26,369 +18,12 @@
 #define TOO_MUCH_DATA       0x260b
 #define RECOVERED           0x1701
 
-/* The model of the kernel */
-
-static uint8_t disk[DISK];
-static uint64_t max_hw_transfer = INT_MAX;
-static int max_hw_iov = 1024;
-static int fail_at = -1;            /* the SG_IO, counted from 0 ... */
-static int fail_ret;                /* ... that fails like this */
-static sg_io_hdr_t fail_hdr;
-static uint32_t fail_len;           /* after so many bytes */
-static uint8_t fail_sense[18];
-static bool refuse_iovec;           /* more than one element */
-
-typedef struct Seen {
-    uint8_t cdb[16];
-    int cdb_len;
-    uint32_t len;
-    bool iovec;
-} Seen;
-
-static Seen seen[4096];
-static int nseen;
-
-static BlockAIOCB in_flight;
-static sg_io_hdr_t *flying;
-static BlockCompletionFunc *flying_cb;
-static void *flying_opaque;
-
-static DMAStats stats;
-
-DMAStats *dma_stats_new(DeviceState *dev)
-{
-    return &stats;
-}
-
-static uint64_t bytes_bounced(void)
-{
-    uint64_t sum = 0;
-
-    for (int i = 0; i < DMA_BOUNCE_REASON__MAX; i++) {
-        sum += stat64_get(&stats.n.bytes_bounced[i]);
-    }
-    return sum;
-}
-
-uint64_t blk_get_max_hw_transfer(BlockBackend *blk)
-{
-    return max_hw_transfer;
-}
-
-int blk_get_max_hw_iov(BlockBackend *blk)
-{
-    return max_hw_iov;
-}
-
-BlockAIOCB *blk_aio_ioctl(BlockBackend *blk, unsigned long int req, void *buf,
-                          BlockCompletionFunc *cb, void *opaque)
-{
-    g_assert(req == SG_IO && !flying);
-    flying = buf;
-    flying_cb = cb;
-    flying_opaque = opaque;
-    return &in_flight;
-}
-
-static uint64_t cdb_lba(const uint8_t *cdb, int len)
-{
-    switch (len) {
-    case 6:
-        return ldl_be_p(cdb) & 0x1fffff;
-    case 16:
-        return ldq_be_p(cdb + 2);
-    default:
-        return ldl_be_p(cdb + 2);
-    }
-}
-
-static uint32_t cdb_blocks(const uint8_t *cdb, int len)
-{
-    switch (len) {
-    case 6:
-        return cdb[4] ?: 256;
-    case 10:
-        return lduw_be_p(cdb + 7);
-    case 12:
-        return ldl_be_p(cdb + 6);
-    default:
-        return ldl_be_p(cdb + 10);
-    }
-}
-
-static void move_data(const sg_io_hdr_t *hdr, uint32_t len)
-{
-    struct iovec one = { hdr->dxferp, hdr->dxfer_len };
-    struct iovec *iov = hdr->iovec_count ? hdr->dxferp : &one;
-    unsigned int n = hdr->iovec_count ?: 1;
-    uint8_t *data = disk + cdb_lba(hdr->cmdp, hdr->cmd_len) * BLOCK;
-
-    g_assert_cmpuint(iov_size(iov, n), ==, hdr->dxfer_len);
-    g_assert(data + len <= disk + DISK);
-    if (hdr->dxfer_direction == SG_DXFER_FROM_DEV) {
-        iov_from_buf(iov, n, 0, data, len);
-    } else {
-        iov_to_buf(iov, n, 0, data, len);
-    }
-}
-
-/* Let the SG_IO that is in flight return */
-static void complete(void)
-{
-    sg_io_hdr_t *hdr = flying;
-    Seen *s = &seen[nseen];
-    uint32_t len = hdr->dxfer_len;
-    int ret = 0;
-
-    memcpy(s->cdb, hdr->cmdp, hdr->cmd_len);
-    s->cdb_len = hdr->cmd_len;
-    s->len = len;
-    s->iovec = hdr->iovec_count;
-    hdr->status = hdr->host_status = hdr->driver_status = 0;
-
-    if (hdr->iovec_count && refuse_iovec) {
-        ret = -EINVAL;
-    } else if (nseen == fail_at) {
-        ret = fail_ret;
-        if (ret == 0) {
-            len = MIN(len, fail_len);
-            move_data(hdr, len);
-            hdr->status = fail_hdr.status;
-            hdr->host_status = fail_hdr.host_status;
-            hdr->driver_status = fail_hdr.driver_status;
-            hdr->sb_len_wr = fail_hdr.sb_len_wr;
-            memcpy(hdr->sbp, fail_sense, hdr->sb_len_wr);
-        }
-    } else {
-        move_data(hdr, len);
-    }
-    hdr->resid = hdr->dxfer_len - len;
-    nseen++;
-    flying = NULL;
-    flying_cb(flying_opaque, ret);
-}
-
-/* The model of guest memory */
-
-static uint64_t unmappable;         /* address */
-static int mapped;
-
-void dma_map_init(DMAMap *map)
-{
-    memset(map, 0, sizeof(*map));
-    map->qiov.iov = map->inline_iov;
-}
-
-void dma_map_release(DMAMap *map)
-{
-    g_assert(!map->qiov.niov);
-}
-
-int dma_map_whole(DMAMap *map, const QEMUSGList *sg, int max_elements,
-                  DMADirection dir)
-{
-    g_assert(sg->size);
-    if (sg->nsg > MIN(max_elements, DMA_MAP_INLINE_ELEMENTS)) {
-        return -E2BIG;
-    }
-    for (int i = 0; i < sg->nsg; i++) {
-        if (sg->sg[i].base == unmappable) {
-            return -ENOBUFS;
-        }
-        map->inline_iov[i].iov_base = (void *)(uintptr_t)sg->sg[i].base;
-        map->inline_iov[i].iov_len = sg->sg[i].len;
-    }
-    map->qiov.niov = sg->nsg;
-    map->qiov.size = sg->size;
-    mapped++;
-    return 0;
-}
-
-void dma_unmap(DMAMap *map, dma_addr_t access_len)
-{
-    g_assert_cmpuint(access_len, <=, map->qiov.size);
-    map->qiov.niov = 0;
-    mapped--;
-}
-
-void dma_map_cursor_advance(DMAMapCursor *cursor, const QEMUSGList *sg,
-                            dma_addr_t bytes)
-{
-    for (bytes += cursor->offset; bytes && bytes >= sg->sg[cursor->index].len;
-         cursor->index++) {
-        bytes -= sg->sg[cursor->index].len;
-    }
-    cursor->offset = bytes;
-}
-
-void qemu_sglist_init(QEMUSGList *qsg, DeviceState *dev, int alloc_hint,
-                      AddressSpace *as)
-{
-    *qsg = (QEMUSGList) { };
-}
-
-void qemu_sglist_add(QEMUSGList *qsg, dma_addr_t base, dma_addr_t len)
-{
-    qsg->sg = g_realloc_n(qsg->sg, qsg->nsg + 1, sizeof(*qsg->sg));
-    qsg->sg[qsg->nsg++] = (ScatterGatherEntry) { .base = base, .len = len };
-    qsg->size += len;
-}
-
-void qemu_sglist_destroy(QEMUSGList *qsg)
-{
-    g_free(qsg->sg);
-    *qsg = (QEMUSGList) { };
-}
-
-static MemTxResult copy(uint8_t *buf, dma_addr_t len, QEMUSGList *sg,
-                        bool to_guest)
-{
-    for (int i = 0; i < sg->nsg && len; i++) {
-        void *p = (void *)(uintptr_t)sg->sg[i].base;
-        dma_addr_t n = MIN(len, sg->sg[i].len);
-
-        memcpy(to_guest ? p : buf, to_guest ? buf : p, n);
-        buf += n;
-        len -= n;
-    }
-    return MEMTX_OK;
-}
-
-MemTxResult dma_buf_read(void *ptr, dma_addr_t len, dma_addr_t *residual,
-                         QEMUSGList *sg, MemTxAttrs attrs)
-{
-    return copy(ptr, len, sg, true);
-}
-
-MemTxResult dma_buf_write(void *ptr, dma_addr_t len, dma_addr_t *residual,
-                          QEMUSGList *sg, MemTxAttrs attrs)
-{
-    return copy(ptr, len, sg, false);
-}
-
-void scsi_req_build_sense(SCSIRequest *req, SCSISense sense)
-{
-    req->sense_len = scsi_build_sense(req->sense, sense);
-}
-
-/* One command */
-
-typedef struct Run {
-    SCSIDevice dev;
-    SCSIRequest req;
-    sg_io_hdr_t hdr;
-    SGIO io;
-    QEMUSGList sg;
-    uint8_t *mem;
-    int ret;
-    int called;
-} Run;
-
-static void done(void *opaque, int ret)
-{
-    Run *r = opaque;
-
-    r->ret = ret;
-    r->called++;
-    g_assert_cmpint(mapped, ==, 0);
-}
-
-static void run_init(Run *r, uint8_t op, uint64_t lba, uint32_t blocks)
-{
-    SCSICommand *cmd = &r->req.cmd;
-    static int n;
-
-    nseen = 0;
-    *r = (Run) {
-        .dev = {
-            .type = TYPE_DISK, .blocksize = BLOCK,
-            .max_bounce = SGIO_DEFAULT_MAX_BOUNCE,
-        },
-        .req = { .dev = &r->dev },
-    };
-    cmd->buf[0] = op;
-    cmd->len = scsi_cdb_length(cmd->buf);
-    sgio_cdb_set_range(cmd->buf, lba, blocks);
-    cmd->lba = lba;
-    cmd->xfer = blocks * BLOCK;
-    cmd->mode = op == READ_6 || op == READ_10 || op == READ_12 ||
-                op == READ_16 ? SCSI_XFER_FROM_DEV : SCSI_XFER_TO_DEV;
-    r->hdr.cmdp = cmd->buf;
-    r->hdr.cmd_len = cmd->len;
-    r->hdr.sbp = r->req.sense;
-    r->hdr.dxfer_direction = cmd->mode == SCSI_XFER_FROM_DEV ?
-                             SG_DXFER_FROM_DEV : SG_DXFER_TO_DEV;
-    r->mem = g_malloc(cmd->xfer);
-    for (size_t i = 0; i < cmd->xfer; i++) {
-        r->mem[i] = i * 7 + n;
-    }
-    for (size_t i = 0; i < DISK; i++) {
-        disk[i] = i / BLOCK + i * 13 + n;
-    }
-    n++;
-}
-
-/* A list of entries of @len bytes; 0 for a request without a list */
-static void run_list(Run *r, uint32_t len)
-{
-    if (len) {
-        for (size_t pos = 0; pos < r->req.cmd.xfer; pos += len) {
-            qemu_sglist_add(&r->sg, (uintptr_t)r->mem + pos,
-                            MIN(len, r->req.cmd.xfer - pos));
-        }
-        r->req.sg = &r->sg;
-    }
-}
-
-static bool run_start(Run *r)
-{
-    return sgio_prepare(&r->io, &r->req, &r->hdr) &&
-           sgio_start(&r->io, done, r);
-}
-
-static void run_all(Run *r)
-{
-    g_assert(run_start(r));
-    while (!r->called) {
-        complete();
-    }
-    g_assert_cmpint(r->called, ==, 1);
-    g_assert(!flying);
-}
-
-static void run_free(Run *r)
-{
-    sgio_release(&r->io);
-    qemu_sglist_destroy(&r->sg);
-    g_free(r->mem);
-    fail_at = -1;
-    fail_ret = 0;
-    fail_hdr = (sg_io_hdr_t) { };
-    max_hw_transfer = INT_MAX;
-    max_hw_iov = 1024;
-    unmappable = 0;
-    refuse_iovec = false;
-}
-
 static void assert_sense(Run *r, uint16_t code)
 {
     g_assert_cmphex(r->hdr.status, ==, CHECK_CONDITION);
     g_assert_cmphex(r->hdr.driver_status, ==, SG_ERR_DRIVER_SENSE);
     g_assert_cmphex(lduw_be_p(&r->req.sense[12]), ==, code);
 }
-
-/* Blocks of a run's data are what they should be, up to a number of bytes */
-static void assert_data(Run *r, size_t len)
-{
-    const uint8_t *mem = r->req.sg ? r->mem : r->io.buf;
-
-    g_assert(!memcmp(mem, disk + r->req.cmd.lba * BLOCK, len));
-}
-
-static const uint8_t ops[] = {
-    READ_6, READ_10, READ_12, READ_16, WRITE_6, WRITE_10, WRITE_12, WRITE_16,
-    WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16,
-};
 
 /* Any command, list and limit: the parts are the whole, in order */
 static void test_split(void)
@@ -836,6 +471,16 @@ static void test_max_transfer(void)
     max_hw_transfer = INT_MAX;
 }
 
+/* Anything, at random */
+static void test_random(void)
+{
+    Choices c = {};
+
+    for (int i = 0; i < 2000; i++) {
+        sgio_any(&c);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -856,5 +501,6 @@ int main(int argc, char **argv)
     g_test_add_func("/sgio/range", test_range);
     g_test_add_func("/sgio/cancel", test_cancel);
     g_test_add_func("/sgio/max-transfer", test_max_transfer);
+    g_test_add_func("/sgio/random", test_random);
     return g_test_run();
 }
