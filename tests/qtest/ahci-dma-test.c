@@ -162,7 +162,7 @@ static void test_memory(void)
     hba_writel(m, P0SACT, 1);
     hba_writel(m, P0CI, 1);
     wait_until_clear(m, P0SACT, 1);
-    throttle(m, 0, 1);
+    throttle(m, 0, 1, 0);
     used = -anonymous_memory(m);
     hba_writel(m, P0SACT, ~0u);
     hba_writel(m, P0CI, ~0u);
@@ -171,7 +171,7 @@ static void test_memory(void)
     g_assert_cmphex(hba_readl(m, P0SACT), ==, ~0u);
     g_assert_cmpint(used, <=, SLOTS * SLOT_MEMORY);
 
-    throttle(m, 0, 0);
+    throttle(m, 0, 0, 0);
     wait_until_clear(m, P0SACT, ~0u);
     port_stop(m);
     for (tag = 0; tag < SLOTS; tag++) {

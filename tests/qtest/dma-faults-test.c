@@ -509,24 +509,17 @@ static void short_image(Campaign *c)
 
 /* Faults of administrators */
 
-static void set_throttle(Campaign *c, int n, int bps, int iops)
-{
-    g_autofree char *id = disk_id(n);
-
-    note(c, "lane %d: throttle %d %d", n, bps, iops);
-    qmp(c, "{ 'execute': 'block_set_io_throttle', 'arguments': { 'id': %s, "
-        "'bps': %d, 'bps_rd': 0, 'bps_wr': 0, 'iops': %d, 'iops_rd': 0, "
-        "'iops_wr': 0 } }", id, bps, iops);
-}
-
-static void throttle(Campaign *c)
+static void change_limits(Campaign *c)
 {
     int n = below(c, c->hba->lanes);
+    int bps = one_in(c, 2) ? 1 * MiB << below(c, 4) : 0;
+    int iops = one_in(c, 2) ? 20 << below(c, 4) : 0;
 
-    set_throttle(c, n, one_in(c, 2) ? 1 * MiB << below(c, 4) : 0,
-                 one_in(c, 2) ? 20 << below(c, 4) : 0);
+    note(c, "lane %d: limits %d %d", n, bps, iops);
+    throttle(c->m, n, bps, iops);
     some_load(c, 2);
-    set_throttle(c, n, 0, 0);
+    note(c, "lane %d: no limits", n);
+    throttle(c->m, n, 0, 0);
 }
 
 /* A machine that has stopped is at rest: memory and disks stand still */
@@ -863,7 +856,7 @@ static const Fault faults[] = {
     { "read-eagain", always, read_eagain },
     { "disk-full", can_write, disk_full },
     { "short-image", always, short_image, .idle = true },
-    { "throttle", always, throttle },
+    { "throttle", always, change_limits },
     { "stop-cont", always, stop_cont },
     { "migrate", always, migrate },
     { "reset", always, reset },

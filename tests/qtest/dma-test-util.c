@@ -494,15 +494,16 @@ void blkdebug(Machine *m, int disk, const char *command)
     g_assert_cmpstr(reply, ==, "");
 }
 
-void throttle(Machine *m, int disk, int bytes_per_second)
+void throttle(Machine *m, int disk, int bytes_per_second,
+              int requests_per_second)
 {
     g_autofree char *id = g_strdup_printf("disk%d", disk);
 
     qtest_qmp_assert_success(m->qts, "{ 'execute': 'block_set_io_throttle'"
                              ", 'arguments': { 'id': %s, 'bps': %d, "
-                             "'bps_rd': 0, 'bps_wr': 0, 'iops': 0, "
+                             "'bps_rd': 0, 'bps_wr': 0, 'iops': %d, "
                              "'iops_rd': 0, 'iops_wr': 0 } }",
-                             id, bytes_per_second);
+                             id, bytes_per_second, requests_per_second);
 }
 
 int64_t anonymous_memory(Machine *m)

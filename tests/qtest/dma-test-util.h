@@ -198,8 +198,9 @@ void blkdebug(Machine *m, int disk, const char *command);
 int64_t patience_ends(void);
 void wait_before_poll(int64_t deadline, const char *what);
 
-/* Let disk @disk do @bytes_per_second, or if that is 0 as much as it can */
-void throttle(Machine *m, int disk, int bytes_per_second);
+/* Let disk @disk do so much, or if a limit is 0 as much as it can */
+void throttle(Machine *m, int disk, int bytes_per_second,
+              int requests_per_second);
 
 /* Bytes of anonymous memory that QEMU has touched: its heap, the guest's RAM */
 int64_t anonymous_memory(Machine *m);

@@ -1483,14 +1483,14 @@ static int nth_finished(Queue *q, int n)
 /* Disk 0 does one request, and no other until resume_disk() */
 static void suspend_disk(Queue *q)
 {
-    throttle(q->c.m, 0, 1);
+    throttle(q->c.m, 0, 1, 0);
     queue_start(q, READ, 0, 0, 1, "r512");
     queue_drain(q);
 }
 
 static void resume_disk(Queue *q)
 {
-    throttle(q->c.m, 0, 0);
+    throttle(q->c.m, 0, 0, 0);
 }
 
 /* Of a request with a short list: docs/devel/dma.rst, "Memory" */
