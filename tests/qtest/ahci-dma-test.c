@@ -1,5 +1,5 @@
 /*
- * AHCI DMA: lists longer than the host takes in one request
+ * AHCI: lists longer than the host takes in one request, commands given up
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,12 +24,12 @@ static const Setup ahci = AHCI_SETUP("");
 
 static Request req;
 
-static void submit(Machine *m, Direction dir, uint32_t lba, const char *list)
+static void submit_command(Machine *m, uint8_t command, Direction dir,
+                           uint32_t lba, const char *list)
 {
     AhciCommand cmd = {
         .fis = {
-            FIS_REGISTER_H2D, FIS_IS_COMMAND,
-            dir == READ ? ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT, 0,
+            FIS_REGISTER_H2D, FIS_IS_COMMAND, command, 0,
             lba, lba >> 8, lba >> 16, ATA_DEVICE_LBA,
             lba >> 24,
         },
@@ -38,9 +38,20 @@ static void submit(Machine *m, Direction dir, uint32_t lba, const char *list)
 
     request_free(&req);
     request_init(m, &req, dir, 0, lba * SECTOR, 0, list);
-    stw_le_p(&cmd.fis[12], req.bytes / SECTOR);
     cmd.list = req.list;
+    if (command == ATA_READ_FPDMA_QUEUED || command == ATA_WRITE_FPDMA_QUEUED) {
+        cmd.fis[3] = req.bytes / SECTOR;
+        hba_writel(m, P0SACT, 1);
+    } else {
+        stw_le_p(&cmd.fis[12], req.bytes / SECTOR);
+    }
     ahci_issue(m, &cmd);
+}
+
+static void submit(Machine *m, Direction dir, uint32_t lba, const char *list)
+{
+    submit_command(m, dir == READ ? ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT, dir,
+                   lba, list);
 }
 
 static void finish(Machine *m)
@@ -102,6 +113,130 @@ static void test_counters(void)
     port_stop(m);
     region_accept(m, TABLE, RECEIVED_FIS, RECEIVED_FIS_SIZE);
     test_end(m);
+}
+
+/* The guest gives up a command */
+
+#define INJECT                  ",file.inject-error.0."
+#define SLOW_DISK               INJECT "event=none" INJECT "errno=0" \
+                                INJECT "delay-ns=20000000"
+#define BAD_ONCE                INJECT "event=none" INJECT "sector=22" \
+                                INJECT "errno=5" INJECT "once=on"
+#define BAD_SECTOR              22
+
+typedef struct GiveUpTest {
+    Direction dir;
+    uint8_t command;
+    void (*give_up)(Machine *m);
+} GiveUpTest;
+
+/* Section 10.3.2 of AHCI 1.3.1 wants a reset now, but who knows */
+static void stop_and_start(Machine *m)
+{
+    ahci_stop(m);
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) | PXCMD_ST);
+}
+
+static void reset_port(Machine *m)
+{
+    int64_t deadline = patience_ends();
+
+    ahci_comreset(m);
+    while (ahci_busy(m)) {
+        wait_before_poll(deadline, "end of reset");
+    }
+    port_stop(m);
+    port_start(m);
+    ahci_accept(m);
+}
+
+static void expect_usable(Machine *m)
+{
+    submit(m, WRITE, 100, "r100+m412");
+    finish(m);
+    submit(m, READ, 100, "r100+m412");
+    finish(m);
+}
+
+static void test_give_up(const void *data)
+{
+    static const Setup slow = AHCI_SETUP("", .drive[0] = SLOW_DISK);
+    const GiveUpTest *t = data;
+    Machine *m = test_begin(&slow);
+
+    port_start(m);
+    submit_command(m, t->command, t->dir, 7, "4xr512");
+    t->give_up(m);
+    expect_partial_transfer(m, &req);
+    reset_port(m);
+    /* It takes so long that a sector that follows would come to light */
+    expect_usable(m);
+    test_end(m);
+    machine_discard();
+}
+
+/* A command that waits for the machine to go on is not executed any more */
+static void test_give_up_stopped(const void *data)
+{
+    static const Setup bad = AHCI_SETUP(",rerror=stop,werror=stop",
+                                        .drive[0] = BAD_ONCE);
+    const GiveUpTest *t = data;
+    Machine *m = test_begin(&bad);
+
+    port_start(m);
+    submit_command(m, t->command, t->dir, BAD_SECTOR, "4xr512");
+    qtest_qmp_eventwait(m->qts, "STOP");
+    t->give_up(m);
+    expect_partial_transfer(m, &req);
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    reset_port(m);
+    expect_usable(m);
+    test_end(m);
+    machine_discard();
+}
+
+static void add_give_up_tests(void)
+{
+    static const struct {
+        const char *name;
+        Direction dir;
+        uint8_t command;
+    } commands[] = {
+        { "read-sectors", READ, ATA_READ_SECTORS_EXT },
+        { "write-sectors", WRITE, ATA_WRITE_SECTORS_EXT },
+        { "read-dma", READ, ATA_READ_DMA_EXT },
+        { "write-dma", WRITE, ATA_WRITE_DMA_EXT },
+        { "read-queued", READ, ATA_READ_FPDMA_QUEUED },
+        { "write-queued", WRITE, ATA_WRITE_FPDMA_QUEUED },
+    };
+    static const struct {
+        const char *name;
+        void (*give_up)(Machine *m);
+    } ways[] = {
+        { "stop", stop_and_start },
+        { "comreset", ahci_comreset },
+        { "hba-reset", ahci_hba_reset },
+        { "system-reset", machine_reset },
+    };
+    int i, w;
+
+    for (w = 0; w < ARRAY_SIZE(ways); w++) {
+        for (i = 0; i < ARRAY_SIZE(commands); i++) {
+            GiveUpTest t = { commands[i].dir, commands[i].command,
+                             ways[w].give_up };
+            g_autofree char *slow =
+                g_strdup_printf("ahci-dma/give-up/%s/in-flight/%s",
+                                ways[w].name, commands[i].name);
+            g_autofree char *stopped =
+                g_strdup_printf("ahci-dma/give-up/%s/stopped/%s",
+                                ways[w].name, commands[i].name);
+
+            qtest_add_data_func_full(slow, g_memdup2(&t, sizeof(t)),
+                                     test_give_up, g_free);
+            qtest_add_data_func_full(stopped, g_memdup2(&t, sizeof(t)),
+                                     test_give_up_stopped, g_free);
+        }
+    }
 }
 
 /* The most memory that a port can take: all slots, with the longest tables */
@@ -222,6 +357,7 @@ int main(int argc, char **argv)
 
     qtest_add_func("ahci-dma/counters", test_counters);
     qtest_add_func("ahci-dma/memory", test_memory);
+    add_give_up_tests();
 
     return test_run();
 }

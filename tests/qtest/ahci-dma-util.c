@@ -72,6 +72,31 @@ void port_stop(Machine *m)
     port_stop_nth(m, 0);
 }
 
+void ahci_stop(Machine *m)
+{
+    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_ST);
+}
+
+void ahci_comreset(Machine *m)
+{
+    uint32_t sctl = hba_readl(m, P0SCTL) & ~PXSCTL_DET_MASK;
+
+    ahci_stop(m);
+    hba_writel(m, P0SCTL, sctl | PXSCTL_DET_COMRESET);
+    hba_writel(m, P0SCTL, sctl);
+}
+
+void ahci_hba_reset(Machine *m)
+{
+    hba_writel(m, GHC, hba_readl(m, GHC) | GHC_HR);
+}
+
+bool ahci_busy(Machine *m)
+{
+    return hba_readl(m, P0CMD) & PXCMD_CR || hba_readl(m, GHC) & GHC_HR ||
+           hba_readl(m, P0TFD) & PXTFD_BSY;
+}
+
 void ahci_issue(Machine *m, const AhciCommand *cmd)
 {
     Region *r = &m->region[cmd->kind];

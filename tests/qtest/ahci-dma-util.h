@@ -57,9 +57,12 @@
 #define FIS_REGISTER_H2D        0x27
 #define FIS_IS_COMMAND          0x80
 #define ATA_DEVICE_LBA          0x40
+#define ATA_READ_SECTORS_EXT    0x24
 #define ATA_READ_DMA_EXT        0x25
+#define ATA_WRITE_SECTORS_EXT   0x34
 #define ATA_WRITE_DMA_EXT       0x35
 #define ATA_READ_FPDMA_QUEUED   0x60
+#define ATA_WRITE_FPDMA_QUEUED  0x61
 
 /* Registers of the HBA and of port 0 */
 uint32_t hba_readl(Machine *m, int reg);
@@ -73,6 +76,12 @@ void port_start(Machine *m);
 void port_stop(Machine *m);
 void port_start_nth(Machine *m, int port);
 void port_stop_nth(Machine *m, int port);
+
+/* What gives up the commands of the port; they have gone once it is not busy */
+void ahci_stop(Machine *m);
+void ahci_comreset(Machine *m);
+void ahci_hba_reset(Machine *m);
+bool ahci_busy(Machine *m);
 
 /* A command and where it is: the command table ends with the PRD table */
 typedef struct AhciCommand {

@@ -147,12 +147,6 @@ static void ahci_submit(Machine *m, const uint8_t *packet, const GArray *list)
     ahci_issue(m, &cmd);
 }
 
-static bool ahci_busy(Machine *m)
-{
-    return hba_readl(m, P0CMD) & PXCMD_CR || hba_readl(m, GHC) & GHC_HR ||
-           hba_readl(m, P0TFD) & PXTFD_BSY;
-}
-
 static Outcome ahci_finish(Machine *m)
 {
     int64_t deadline = patience_ends();
@@ -741,25 +735,6 @@ static void bmdma_software_reset(Machine *m)
     qtest_outb(m->qts, control, 0);
 }
 
-static void ahci_stop(Machine *m)
-{
-    hba_writel(m, P0CMD, hba_readl(m, P0CMD) & ~PXCMD_ST);
-}
-
-static void ahci_comreset(Machine *m)
-{
-    uint32_t sctl = hba_readl(m, P0SCTL) & ~PXSCTL_DET_MASK;
-
-    ahci_stop(m);
-    hba_writel(m, P0SCTL, sctl | PXSCTL_DET_COMRESET);
-    hba_writel(m, P0SCTL, sctl);
-}
-
-static void ahci_hba_reset(Machine *m)
-{
-    hba_writel(m, GHC, hba_readl(m, GHC) | GHC_HR);
-}
-
 /* The main loop answers at once, whatever the drive waits for */
 static void give_up(Machine *m, const CdTest *t)
 {
@@ -901,6 +876,24 @@ static void test_give_up_throttled(const void *data)
 }
 
 /* A guest that resets its drive has not met an error of it */
+/* A command that waits for the machine to go on is not executed any more */
+static void test_give_up_stopped(const void *data)
+{
+    const CdTest *t = data;
+    Machine *m = cd_begin(t);
+
+    cd_submit(m, t, LBA, t->sectors, NULL);
+    wait_for_stop(m);
+    give_up(m, t);
+    expect_partial_transfer(m, &req);
+    cont(m);
+    wait_until_reset(m, t);
+    assert_everything(m);
+    cd_read(m, t, LBA, 3);
+    cd_end(m);
+    machine_discard();
+}
+
 static void test_give_up_rerror_stop(const void *data)
 {
     const CdTest *t = data;
@@ -1162,7 +1155,13 @@ static void add_give_up_tests(const Hba *hba)
         t.options = ",dma=buffered,rerror=stop";
         add("give-up/buffered-rerror-stop", name, &t,
             test_give_up_rerror_stop);
-        t.options = NULL;
+        t.sectors = 20;
+        t.drive = READ_ERROR(460) ONCE;
+        add("give-up/buffered-stopped", name, &t, test_give_up_stopped);
+        t.options = ",rerror=stop";
+        add("give-up/stopped", name, &t, test_give_up_stopped);
+        t.sectors = 10;
+        t.options = t.drive = NULL;
         add("give-up/slow", name, &t, test_give_up_slow);
         t.drive = ",throttling.bps-read=65536";
         add("give-up/throttled", name, &t, test_give_up_throttled);

@@ -866,6 +866,26 @@ static void test_abort_in_flight(const void *data)
     test_end(m);
 }
 
+/* A command that waits for the machine to go on is not executed any more */
+static void test_abort_stopped(const void *data)
+{
+    const AbortTest *t = data;
+    Setup bad = IDE_SETUP(IDE_DRIVES(",rerror=stop,werror=stop"),
+                          .drive[PRIMARY] = t->dir == READ ?
+                          READ_ERROR ONCE : WRITE_ERROR ONCE);
+    Machine *m = test_begin(&bad);
+
+    submit(m, PRIMARY, t->dir, BAD_SECTOR, t->list);
+    qtest_qmp_eventwait(m->qts, "STOP");
+    t->abort(m, PRIMARY);
+    expect_partial_transfer(m, &channel_req[PRIMARY]);
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    assert_usable(m, SECONDARY, 100);
+    assert_usable(m, PRIMARY, 100);
+    test_end(m);
+    machine_discard();
+}
+
 /* To stop the engine is no error of the disk: no policy applies */
 static void test_cancel_is_no_error(const void *data)
 {
@@ -1029,8 +1049,14 @@ static void add_abort_tests(void)
                     g_strdup_printf("ide-dma/%s/in-flight/%s/%s",
                                     ways[w].name, name, t.list);
 
+                g_autofree char *stopped =
+                    g_strdup_printf("ide-dma/%s/stopped/%s/%s",
+                                    ways[w].name, name, t.list);
+
                 qtest_add_data_func_full(path, g_memdup2(&t, sizeof(t)),
                                          test_abort_in_flight, g_free);
+                qtest_add_data_func_full(stopped, g_memdup2(&t, sizeof(t)),
+                                         test_abort_stopped, g_free);
             }
             for (i = 0; waiting[i]; i++) {
                 AbortTest t = { dir, waiting[i], ways[w].abort };

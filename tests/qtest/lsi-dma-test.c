@@ -1926,7 +1926,7 @@ static void test_unplug(const void *data)
     begin_slow_queue(q, t->dir, 8);
     qtest_qmp_device_del_send(q->c.m->qts, "disk0");
     /* The chip reports the oldest first */
-    queue_start(q, t->dir, 1, 8, 300, "r512");
+    queue_start(q, t->dir, 1, 8, 300, "r512@32768");
     while (q->active[8]) {
         queue_continue(q);
     }
