@@ -190,10 +190,10 @@ static const char *const waiting_lists[] = {
     "m512@4096", "m101@5001+r411", "r511+m1@5001", "m4096@4096", NULL
 };
 
-static void hold_pool(Machine *m)
+static void hold_pool(Machine *m, const char *list)
 {
     blkdebug(m, 0, "break read_aio A");
-    submit(m, 0, READ, 7, WHOLE_POOL);
+    submit(m, 0, READ, 7, list);
     assert_stays_pending(m, 0);
 }
 
@@ -208,7 +208,7 @@ static void test_compete(const void *data)
     const ScsiTest *t = data;
     Machine *m = test_begin(&megasas);
 
-    hold_pool(m);
+    hold_pool(m, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     assert_stays_pending(m, 1);
     release_pool(m);
@@ -223,7 +223,7 @@ static void test_abort_waiting(const void *data)
     const ScsiTest *t = data;
     Machine *m = test_begin(&megasas);
 
-    hold_pool(m);
+    hold_pool(m, WHOLE_POOL);
     submit(m, 1, t->dir, 30, t->list);
     assert_stays_pending(m, 1);
     megasas_abort(m, MFI_FRAME(1), 1);
@@ -553,6 +553,55 @@ static void test_iothread_counters(void)
     machine_discard();
 }
 
+/* Post a frame in MMIO, without a command: is there a bounce buffer for it? */
+static bool post_in_mmio(Machine *m)
+{
+    static const uint8_t frame[] = { 0xff, 0, MFI_STAT_PENDING, 0 };
+    Region *mmio = &m->region[MMIO];
+    uint32_t offset = mmio->size - MFI_FRAME_MAPPED;
+
+    region_write(m, MMIO, offset, frame, sizeof(frame));
+    qpci_io_writel(m->hba, m->hba_bar, MFI_IQP, mmio->base + offset);
+    region_accept(m, MMIO, offset, sizeof(frame));
+    return mmio->want[offset + MFI_FRAME_SCSI_STATUS] != SCSI_BUSY;
+}
+
+static void assert_frames_usable(Machine *m)
+{
+    hold_pool(m, "m1024@0");
+    g_assert_true(post_in_mmio(m));
+    release_pool(m);
+    assert_usable(m, 0, 100);
+}
+
+/* No number of refused frames takes the places of others */
+static void test_frame_not_mapped(void)
+{
+    Machine *m = test_begin(&megasas);
+    int i;
+
+    hold_pool(m, WHOLE_POOL);
+    for (i = 0; i < MFI_MAX_FRAMES; i++) {
+        g_assert_false(post_in_mmio(m));
+    }
+    release_pool(m);
+    assert_frames_usable(m);
+    test_end(m);
+}
+
+/* What was mapped of a frame that is refused goes back to the pool */
+static void test_frame_partly_mapped(void)
+{
+    Machine *m = test_begin(&megasas);
+
+    /* There is some space left, but less than a frame needs */
+    hold_pool(m, "m2560@0");
+    g_assert_false(post_in_mmio(m));
+    release_pool(m);
+    assert_frames_usable(m);
+    test_end(m);
+}
+
 /* A device takes its counters with it; totals do not decrease */
 static void test_unplug_counters(void)
 {
@@ -636,6 +685,8 @@ int main(int argc, char **argv)
     add_tests("unplug/in-flight", waiting_lists, test_unplug_in_flight);
     add_tests("unplug/controller", waiting_lists, test_unplug_controller);
 
+    qtest_add_func("scsi-dma/frame/not-mapped", test_frame_not_mapped);
+    qtest_add_func("scsi-dma/frame/partly-mapped", test_frame_partly_mapped);
     qtest_add_func("scsi-dma/iothreads", test_iothreads);
     qtest_add_func("scsi-dma/counters/iothreads", test_iothread_counters);
     qtest_add_func("scsi-dma/counters/unplug", test_unplug_counters);

@@ -19,6 +19,7 @@
 /* SAM: status codes */
 #define SCSI_GOOD                       0x00
 #define SCSI_CHECK_CONDITION            0x02
+#define SCSI_BUSY                       0x08
 #define SCSI_RESERVATION_CONFLICT       0x18
 
 /* One entry of a scatter/gather list */
@@ -61,6 +62,8 @@ typedef struct SGEntry {
 #define MFI_ABORT_FRAME_LOW     32
 #define MFI_SGE_SIZE            8               /* 32-bit address, length */
 #define MFI_MAX_SGE             128
+#define MFI_MAX_FRAMES          1008            /* at once */
+#define MFI_FRAME_MAPPED        2048
 
 /* Frames lie in the region of tables; the controller maps this much of each */
 #define MFI_FRAME(n)            ((n) * 4 * KiB)
