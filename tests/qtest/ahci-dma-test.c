@@ -130,7 +130,7 @@ typedef struct GiveUpTest {
     void (*give_up)(Machine *m);
 } GiveUpTest;
 
-/* Section 10.3.2 of AHCI 1.3.1 wants a reset now, but who knows */
+/* A busy drive is to be reset first (AHCI 1.3.1, section 10.3.1), but ... */
 static void stop_and_start(Machine *m)
 {
     ahci_stop(m);
