@@ -168,7 +168,7 @@ class Qtest:
         with open(self.log, 'ab') as log:
             self.process = subprocess.Popen(
                 [*wrapper, self.name, '-accel', 'qtest', '-qtest', f'unix:{path}',
-                 '-qtest-log', '/dev/null', '-display', 'none', '-nodefaults',
+                 '-qtest-log', 'none', '-display', 'none', '-nodefaults',
                  *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + limit
         self.sock = None
