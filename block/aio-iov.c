@@ -241,14 +241,16 @@ size_t bdrv_iov_plan(BdrvIovPlan *plan, const BdrvIovLimits *limits,
 #define BDRV_IOV_CACHED_REQUESTS 64
 
 /*
- * Most requests bounce a few blocks, and there may be many of them in flight;
- * those that need all of BDRV_IOV_MAX_BOUNCE are few.
+ * Most requests bounce a few blocks.  If the buffer of a guest is not aligned
+ * at all, however, whole requests do: of 128 KiB, mostly, and as many as the
+ * controller has tags.  Those that need all of BDRV_IOV_MAX_BOUNCE are few.
  */
 static const struct {
     size_t size;
     unsigned max_cached;
 } bounce_class[] = {
     { 64 * KiB, 16 },
+    { 256 * KiB, 32 },
     { BDRV_IOV_MAX_BOUNCE, 4 },
 };
 
@@ -349,10 +351,13 @@ static bool bdrv_iov_get_bounce(BdrvIovAIOCB *acb, size_t size)
 {
     const BlockLimits *bl = &blk_bs(acb->blk)->bl;
     BdrvIovCache *cache = bdrv_iov_get_cache();
-    int class = size > bounce_class[0].size;
+    int class = 0;
 
     if (acb->bounce) {
         return true;
+    }
+    while (size > bounce_class[class].size) {
+        class++;
     }
     acb->bounce_class = class;
     acb->bounce_align = MAX(MAX(bl->opt_mem_alignment, bl->min_mem_alignment),
