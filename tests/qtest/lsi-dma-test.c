@@ -1914,6 +1914,32 @@ static void test_empty_move(const void *data)
     chip_end(&c);
 }
 
+/* A script that copies for ever leaves QEMU time for others, as one that spins */
+static void test_endless_memory_move(void)
+{
+    int64_t begun = g_get_monotonic_time();
+    uint64_t hole;
+    uint32_t loop;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    hole = c.m->region[HOLE].base;
+    script_begin(&c.s, c.m->qts, SCRIPT);
+    loop = c.s.here;
+    memory_move(&c.s, hole, hole, MEMORY_MOVE_MAX);
+    jump(&c.s, ALWAYS, loop);
+    script_end(&c.s);
+    chip_run(&c, loop);
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'query-status' }");
+    g_assert_cmpint(g_get_monotonic_time() - begun, <,
+                    PATIENCE_SECONDS * G_USEC_PER_SEC);
+    g_assert_false(chip_has_stopped(&c));
+    chip_writeb(&c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&c, ISTAT0, 0);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /*
  * A disk is unplugged while it works.  It is not deleted before the chip has
  * told what it had done by then.
@@ -2267,6 +2293,7 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/high-memory/direct", test_direct_64);
     qtest_add_func("lsi-dma/high-memory/table-40", test_table_40);
     qtest_add_func("lsi-dma/high-memory/table-64", test_table_64);
+    qtest_add_func("lsi-dma/endless-memory-move", test_endless_memory_move);
     qtest_add_func("lsi-dma/inquiry", test_inquiry);
     qtest_add_func("lsi-dma/mixed-queue", test_mixed_queue);
     qtest_add_func("lsi-dma/reuse-buffer", test_reuse_buffer);

@@ -229,6 +229,8 @@ static inline void interrupt_on_the_fly(Script *s)
 
 /* Memory move, load and store instructions */
 
+#define MEMORY_MOVE_MAX         0xffffff        /* bytes */
+
 static inline void memory_move(Script *s, uint32_t dest, uint32_t source,
                                uint32_t count)
 {
