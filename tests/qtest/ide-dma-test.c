@@ -886,6 +886,29 @@ static void test_abort_stopped(const void *data)
     machine_discard();
 }
 
+/* A command that was reset before the engine was started is not executed */
+static void test_reset_before_start(const void *data)
+{
+    const AbortTest *t = data;
+    Machine *m = test_begin(&ide_setup);
+
+    submit(m, PRIMARY, t->dir, 1, t->list);
+    finish(m, PRIMARY);
+    /* The same once more, but for the start */
+    ata_writeb(m, PRIMARY, ATA_SECTOR_COUNT, 1);
+    ata_writeb(m, PRIMARY, ATA_COMMAND,
+               t->dir == READ ? ATA_READ_DMA : ATA_WRITE_DMA);
+    t->abort(m, PRIMARY);
+    request_free(&channel_req[PRIMARY]);
+    request_init(m, &channel_req[PRIMARY], t->dir, PRIMARY, SECTOR, 0, t->list);
+    bmi_start(m, PRIMARY, t->dir);
+    assert_stays_active(m, PRIMARY);
+    assert_everything(m);
+    bmi_writeb(m, PRIMARY, BMIC, 0);
+    assert_usable(m, PRIMARY, 100);
+    test_end(m);
+}
+
 /* To stop the engine is no error of the disk: no policy applies */
 static void test_cancel_is_no_error(const void *data)
 {
@@ -1043,6 +1066,16 @@ static void add_abort_tests(void)
         const char *name = dir_name(dir);
 
         for (w = 0; w < ARRAY_SIZE(ways); w++) {
+            AbortTest start = { dir, "r512", ways[w].abort };
+            g_autofree char *before =
+                g_strdup_printf("ide-dma/%s/before-start/%s", ways[w].name,
+                                name);
+
+            if (start.abort != cancel) {
+                qtest_add_data_func_full(before,
+                                         g_memdup2(&start, sizeof(start)),
+                                         test_reset_before_start, g_free);
+            }
             for (i = 0; in_flight[i]; i++) {
                 AbortTest t = { dir, in_flight[i], ways[w].abort };
                 g_autofree char *path =
