@@ -9,11 +9,14 @@
 #include "qemu/osdep.h"
 #include "block/aio.h"
 #include "dma-map-model.h"
+#include "iothread.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "qobject/qdict.h"
 #include "qom/object.h"
+#include "system/block-backend.h"
 #include "system/cpu-timers.h"
 #include "system/dma.h"
 
@@ -531,6 +534,78 @@ static void test_engine_cancel_waiting(const void *opaque)
     assert_nothing_mapped();
 }
 
+typedef struct ThreadRequest {
+    BlockBackend *blk;
+    bool submitted;             /* atomic */
+    bool done;                  /* atomic */
+    int ret;
+} ThreadRequest;
+
+static void thread_done(void *opaque, int ret)
+{
+    ThreadRequest *r = opaque;
+
+    r->ret = ret;
+    qatomic_store_release(&r->done, true);
+    aio_wait_kick();
+}
+
+static void thread_submit(void *opaque)
+{
+    ThreadRequest *r = opaque;
+
+    dma_blk_read(r->blk, &list.sg, 0, 512, thread_done, r);
+    qatomic_store_release(&r->submitted, true);
+    aio_wait_kick();
+}
+
+/*
+ * A drained section begins in the main thread before, while, or after a request
+ * of an IOThread begins to wait.
+ */
+static void test_engine_drain_iothread(void)
+{
+    IOThread *iothread;
+    AioContext *ctx;
+    QDict *options = qdict_new();
+    BlockBackend *blk;
+
+    model_reset(512);
+    list_reset();
+    list_add(0x1000, 1024);
+    /* Somebody has it, and gives nothing back */
+    model_as.bounce_buffer_size = 512;
+
+    qdict_put_str(options, "driver", "null-co");
+    qdict_put_str(options, "read-zeroes", "on");
+    blk = blk_new_open(NULL, NULL, options, BDRV_O_RDWR, &error_abort);
+    iothread = iothread_new();
+    ctx = iothread_get_aio_context(iothread);
+    blk_set_aio_context(blk, ctx, &error_abort);
+
+    for (int i = 0; i < 200; i++) {
+        ThreadRequest r = { .blk = blk };
+
+        memset(model_byte(0x1000), 0xff, 1024);
+        aio_bh_schedule_oneshot(ctx, thread_submit, &r);
+        if (i % 2) {
+            blk_drain(blk);
+        }
+        AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&r.submitted));
+        blk_drain(blk);
+        g_assert(qatomic_load_acquire(&r.done));
+        g_assert_cmpint(r.ret, ==, 0);
+        g_assert(!map_client);
+        g_assert(buffer_is_zero(model_byte(0x1000), 1024));
+    }
+
+    blk_set_aio_context(blk, qemu_get_aio_context(), &error_abort);
+    blk_unref(blk);
+    iothread_join(iothread);
+    model_as.bounce_buffer_size = 0;
+    assert_nothing_mapped();
+}
+
 static void test_engine_cancel_in_flight(void)
 {
     BlockAIOCB *acb;
@@ -658,6 +733,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
+    bdrv_init();
     module_call_init(MODULE_INIT_QOM);
     type_register_static(&list_owner_info);
 
@@ -691,6 +767,7 @@ int main(int argc, char **argv)
                          test_engine_cancel_waiting);
     g_test_add_data_func("/dma-engine/cancel-notified", GINT_TO_POINTER(true),
                          test_engine_cancel_waiting);
+    g_test_add_func("/dma-engine/drain/iothread", test_engine_drain_iothread);
     g_test_add_func("/dma-engine/cancel-in-flight",
                     test_engine_cancel_in_flight);
 
