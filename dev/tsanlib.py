@@ -61,7 +61,7 @@ def reports(text):
 
 
 def judge(logs, series):
-    """Count the series' reports, by what they say, and all others."""
+    """Count the series' reports, by what they say, and others about QEMU's source."""
     ours, others = Counter(), 0
     for log in logs:
         for kind, stacks in reports(log.read_text(errors='replace')):
@@ -70,6 +70,6 @@ def judge(logs, series):
                 ours[kind + ': ' + ', against '.join(
                     ' in '.join(f'{f}() at {p}:{n}' for f, p, n in top) or 'unknown'
                     for top in tops)] += 1
-            else:
+            elif any(tops):
                 others += 1
     return ours, others
