@@ -72,7 +72,7 @@ void virtio_scsi_post(Machine *m, VirtioScsi *v, const uint8_t *cdb,
 {
     struct virtio_scsi_cmd_req cmd = { .lun = { 1 } };
     struct virtio_scsi_cmd_resp resp = { .response = 0xff };
-    QVirtQueue *vq = v->vq[VIRTIO_SCSI_REQUESTQ];
+    QVirtQueue *vq = v->vq[v->requestq];
     bool out = entries && dir == WRITE;
     bool in = entries && dir == READ;
     int i;
@@ -124,7 +124,7 @@ static void wait_used(Machine *m, QVirtQueue *vq, uint32_t head)
 bool virtio_scsi_poll(Machine *m, VirtioScsi *v,
                       struct virtio_scsi_cmd_resp *resp)
 {
-    if (!poll_used(m, v->vq[VIRTIO_SCSI_REQUESTQ], v->head)) {
+    if (!poll_used(m, v->vq[v->requestq], v->head)) {
         return false;
     }
     qtest_memread(m->qts, v->resp_addr, resp, sizeof(*resp));
@@ -134,7 +134,7 @@ bool virtio_scsi_poll(Machine *m, VirtioScsi *v,
 void virtio_scsi_wait(Machine *m, VirtioScsi *v,
                       struct virtio_scsi_cmd_resp *resp)
 {
-    wait_used(m, v->vq[VIRTIO_SCSI_REQUESTQ], v->head);
+    wait_used(m, v->vq[v->requestq], v->head);
     qtest_memread(m->qts, v->resp_addr, resp, sizeof(*resp));
 }
 
@@ -161,6 +161,18 @@ uint8_t virtio_scsi_tmf(Machine *m, VirtioScsi *v, uint32_t function)
     return resp.response;
 }
 
+VirtioScsi virtio_scsi_queue(const VirtioScsi *v, int requestq,
+                             QGuestAllocator *alloc)
+{
+    VirtioScsi queue = *v;
+
+    g_assert_cmpint(requestq, <, v->queues);
+    queue.requestq = requestq;
+    queue.req_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_req));
+    queue.resp_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_resp));
+    return queue;
+}
+
 void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
                        QGuestAllocator *alloc)
 {
@@ -178,13 +190,16 @@ void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
     features = qvirtio_get_features(vdev);
     qvirtio_set_features(vdev, features & ~(QVIRTIO_F_BAD_FEATURE |
                                             1ull << VIRTIO_RING_F_EVENT_IDX));
-    for (i = 0; i < VIRTIO_SCSI_QUEUES; i++) {
+    v->queues = VIRTIO_SCSI_REQUESTQ +
+        qvirtio_config_readl(vdev, offsetof(struct virtio_scsi_config,
+                                            num_queues));
+    g_assert_cmpint(v->queues, <=, VIRTIO_SCSI_MAX_QUEUES);
+    for (i = 0; i < v->queues; i++) {
         v->vq[i] = qvirtqueue_setup(vdev, alloc, i);
     }
     qvirtio_set_driver_ok(vdev);
 
-    v->req_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_req));
-    v->resp_addr = guest_alloc(alloc, sizeof(struct virtio_scsi_cmd_resp));
+    *v = virtio_scsi_queue(v, VIRTIO_SCSI_REQUESTQ, alloc);
     v->ctrl_addr = guest_alloc(alloc, 256);
 
     /* Power-on unit attention */
@@ -199,7 +214,7 @@ void virtio_scsi_free(VirtioScsi *v, QGuestAllocator *alloc)
 {
     int i;
 
-    for (i = 0; i < VIRTIO_SCSI_QUEUES; i++) {
+    for (i = 0; i < v->queues; i++) {
         qvirtqueue_cleanup(v->pci->vdev.bus, v->vq[i], alloc);
     }
     qvirtio_pci_device_disable(v->pci);

@@ -88,7 +88,8 @@ void megasas_abort(Machine *m, uint32_t offset, uint64_t context);
 
 /* virtio-scsi */
 
-#define VIRTIO_SCSI_QUEUES      3
+/* Control, event and request queues */
+#define VIRTIO_SCSI_MAX_QUEUES  4
 #define VIRTIO_SCSI_CTRLQ       0
 #define VIRTIO_SCSI_REQUESTQ    2
 
@@ -98,7 +99,9 @@ void megasas_abort(Machine *m, uint32_t offset, uint64_t context);
 
 typedef struct VirtioScsi {
     QVirtioPCIDevice *pci;
-    QVirtQueue *vq[VIRTIO_SCSI_QUEUES];
+    QVirtQueue *vq[VIRTIO_SCSI_MAX_QUEUES];
+    int queues;
+    int requestq;
     uint64_t req_addr;
     uint64_t resp_addr;
     uint64_t ctrl_addr;
@@ -109,6 +112,14 @@ typedef struct VirtioScsi {
 void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
                        QGuestAllocator *alloc);
 void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc);
+
+/*
+ * Another request queue of the controller, the one with this number, for
+ * another command at the same time; it ends with the controller
+ */
+VirtioScsi virtio_scsi_queue(const VirtioScsi *v, int requestq,
+                             QGuestAllocator *alloc);
+
 /* The same, of a controller that has been reset by somebody else */
 void virtio_scsi_free(VirtioScsi *v, QGuestAllocator *alloc);
 

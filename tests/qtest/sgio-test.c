@@ -1316,7 +1316,6 @@ static void add_tests(const char *group, const Config *c, const Test *tests)
 static bool find_devices(void)
 {
     unsigned short sectors;
-    g_autofree uint8_t *data = NULL;
     void *p;
     uint32_t i;
 

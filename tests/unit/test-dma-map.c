@@ -8,12 +8,16 @@
 
 #include "qemu/osdep.h"
 #include "block/aio.h"
+#include "block/aio-iov.h"
 #include "dma-map-model.h"
+#include "iothread.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "qobject/qdict.h"
 #include "qom/object.h"
+#include "system/block-backend.h"
 #include "system/cpu-timers.h"
 #include "system/dma.h"
 
@@ -531,6 +535,172 @@ static void test_engine_cancel_waiting(const void *opaque)
     assert_nothing_mapped();
 }
 
+static BlockBackend *null_backend(void)
+{
+    QDict *options = qdict_new();
+
+    qdict_put_str(options, "driver", "null-co");
+    qdict_put_str(options, "read-zeroes", "on");
+    return blk_new_open(NULL, NULL, options, BDRV_O_RDWR, &error_abort);
+}
+
+typedef struct ThreadRequest {
+    BlockBackend *blk;
+    bool submitted;             /* atomic */
+    bool done;                  /* atomic */
+    int ret;
+} ThreadRequest;
+
+static void thread_done(void *opaque, int ret)
+{
+    ThreadRequest *r = opaque;
+
+    r->ret = ret;
+    qatomic_store_release(&r->done, true);
+    aio_wait_kick();
+}
+
+static void thread_submit(void *opaque)
+{
+    ThreadRequest *r = opaque;
+
+    dma_blk_read(r->blk, &list.sg, 0, 512, thread_done, r);
+    qatomic_store_release(&r->submitted, true);
+    aio_wait_kick();
+}
+
+/*
+ * A drained section begins in the main thread before, while, or after a request
+ * of an IOThread begins to wait.
+ */
+static void test_engine_drain_iothread(void)
+{
+    IOThread *iothread;
+    AioContext *ctx;
+    BlockBackend *blk;
+
+    model_reset(512);
+    list_reset();
+    list_add(0x1000, 1024);
+    /* Somebody has it, and gives nothing back */
+    model_as.bounce_buffer_size = 512;
+
+    blk = null_backend();
+    iothread = iothread_new();
+    ctx = iothread_get_aio_context(iothread);
+    blk_set_aio_context(blk, ctx, &error_abort);
+
+    for (int i = 0; i < 200; i++) {
+        ThreadRequest r = { .blk = blk };
+
+        memset(model_byte(0x1000), 0xff, 1024);
+        aio_bh_schedule_oneshot(ctx, thread_submit, &r);
+        if (i % 2) {
+            blk_drain(blk);
+        }
+        AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&r.submitted));
+        blk_drain(blk);
+        g_assert(qatomic_load_acquire(&r.done));
+        g_assert_cmpint(r.ret, ==, 0);
+        g_assert(!map_client);
+        g_assert(buffer_is_zero(model_byte(0x1000), 1024));
+    }
+
+    blk_set_aio_context(blk, qemu_get_aio_context(), &error_abort);
+    blk_unref(blk);
+    iothread_join(iothread);
+    model_as.bounce_buffer_size = 0;
+    assert_nothing_mapped();
+}
+
+/* A thread that has one request after the other */
+typedef struct ThreadLoad {
+    BlockBackend *blk;
+    hwaddr base;                /* of RAM that is the thread's own */
+    QEMUSGList sg;
+    int left;
+    bool done;                  /* atomic */
+} ThreadLoad;
+
+#define LOAD_REQUESTS 300
+
+static void load_next(void *opaque);
+
+static void load_done(void *opaque, int ret)
+{
+    ThreadLoad *load = opaque;
+
+    g_assert_cmpint(ret, ==, 0);
+    qemu_sglist_destroy(&load->sg);
+    if (--load->left) {
+        load_next(load);
+    } else {
+        qatomic_store_release(&load->done, true);
+        aio_wait_kick();
+    }
+}
+
+static void load_next(void *opaque)
+{
+    ThreadLoad *load = opaque;
+    /* Every other request has too many elements for the host */
+    int n = load->left % 2 ? 1 : 2 * IOV_MAX;
+
+    qemu_sglist_init(&load->sg, NULL, 1, &model_as);
+    while (n--) {
+        qemu_sglist_add(&load->sg, load->base + n % 2 * 600, 512);
+    }
+    dma_blk_read(load->blk, &load->sg, 0, 512, load_done, load);
+}
+
+static void total_requests(DMAStats *stats, void *opaque)
+{
+    *(uint64_t *)opaque += stat64_get(&stats->n.requests);
+}
+
+/* Two threads have requests on one backend, while the main thread looks on. */
+static void test_engine_iothreads(void)
+{
+    IOThread *iothread[2];
+    ThreadLoad load[2] = {
+        { .base = 0x0000, .left = LOAD_REQUESTS },
+        { .base = 0x2000, .left = LOAD_REQUESTS },
+    };
+    BlockBackend *blk = null_backend();
+    const BdrvIovStats *stats = blk_get_iov_stats(blk);
+    uint64_t before = 0, after = 0;
+
+    model_reset(512);
+    dma_stats_foreach(total_requests, &before);
+    for (int i = 0; i < 2; i++) {
+        load[i].blk = blk;
+        iothread[i] = iothread_new();
+    }
+    for (int i = 0; i < 2; i++) {
+        aio_bh_schedule_oneshot(iothread_get_aio_context(iothread[i]),
+                                load_next, &load[i]);
+    }
+    while (!qatomic_load_acquire(&load[0].done) ||
+           !qatomic_load_acquire(&load[1].done)) {
+        after = 0;
+        dma_stats_foreach(total_requests, &after);
+        g_assert_cmpuint(after - before, <=, 2 * LOAD_REQUESTS);
+        aio_poll(qemu_get_aio_context(), false);
+        blk_drain(blk);
+    }
+    for (int i = 0; i < 2; i++) {
+        iothread_join(iothread[i]);
+    }
+
+    after = 0;
+    dma_stats_foreach(total_requests, &after);
+    g_assert_cmpuint(after - before, ==, 2 * LOAD_REQUESTS);
+    g_assert_cmpuint(stat64_get(&stats->requests_untouched), ==, LOAD_REQUESTS);
+    g_assert_cmpuint(stat64_get(&stats->requests_split), ==, LOAD_REQUESTS);
+    blk_unref(blk);
+    assert_nothing_mapped();
+}
+
 static void test_engine_cancel_in_flight(void)
 {
     BlockAIOCB *acb;
@@ -658,6 +828,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
+    bdrv_init();
     module_call_init(MODULE_INIT_QOM);
     type_register_static(&list_owner_info);
 
@@ -691,6 +862,8 @@ int main(int argc, char **argv)
                          test_engine_cancel_waiting);
     g_test_add_data_func("/dma-engine/cancel-notified", GINT_TO_POINTER(true),
                          test_engine_cancel_waiting);
+    g_test_add_func("/dma-engine/drain/iothread", test_engine_drain_iothread);
+    g_test_add_func("/dma-engine/iothreads", test_engine_iothreads);
     g_test_add_func("/dma-engine/cancel-in-flight",
                     test_engine_cancel_in_flight);
 
