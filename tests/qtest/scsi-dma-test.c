@@ -689,6 +689,22 @@ static void test_iothread_counters(void)
     machine_discard();
 }
 
+/* Initializing the firmware ends all commands, as a reset does */
+static void test_init_in_flight(const void *data)
+{
+    const ScsiTest *t = data;
+    Machine *m = test_begin(&megasas_slow);
+
+    submit(m, 0, t->dir, BAD_SECTOR, t->list);
+    megasas_init(m);
+    expect_partial_transfer(m, &disk_req[0]);
+    region_accept(m, TABLE, MFI_FRAME(0) + MFI_FRAME_CMD_STATUS, 2);
+    qpci_io_writel(m->hba, m->hba_bar, MFI_IDB, MFI_IDB_READY);
+    /* This takes so long that a stray transfer would come to light */
+    assert_usable(m, 0, BAD_SECTOR);
+    test_end(m);
+}
+
 /* Post a frame in MMIO, without a command: is there a bounce buffer for it? */
 static bool post_in_mmio(Machine *m)
 {
@@ -815,6 +831,7 @@ int main(int argc, char **argv)
     add_tests("compete", waiting_lists, test_compete);
     add_tests("abort/waiting", waiting_lists, test_abort_waiting);
     add_tests("abort/in-flight", in_flight_lists, test_abort_in_flight);
+    add_tests("init/in-flight", in_flight_lists, test_init_in_flight);
     add_tests("reset", waiting_lists, test_reset);
     add_tests("system-reset", waiting_lists, test_system_reset);
     add_tests("unplug/waiting", waiting_lists, test_unplug_waiting);

@@ -52,6 +52,30 @@ uint8_t megasas_wait(Machine *m, uint32_t offset)
     return status;
 }
 
+void megasas_init(Machine *m)
+{
+    uint64_t base = m->region[TABLE].base + MFI_FRAME_INIT;
+    uint32_t info = MFI_FRAME_MAPPED, indices = info + MFI_QINFO_SIZE;
+    uint32_t replies = indices + MFI_QINFO_SIZE;
+    uint8_t buf[MFI_QINFO_SIZE] = { };
+    uint8_t frame[64] = {
+        [MFI_FRAME_CMD] = MFI_CMD_INIT,
+        [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
+    };
+
+    region_write(m, TABLE, MFI_FRAME_INIT + indices, buf, sizeof(buf));
+    stl_le_p(&buf[MFI_QINFO_ENTRIES], MFI_REPLIES);
+    stl_le_p(&buf[MFI_QINFO_REPLY_LOW], base + replies);
+    stl_le_p(&buf[MFI_QINFO_PRODUCER_LOW], base + indices);
+    stl_le_p(&buf[MFI_QINFO_CONSUMER_LOW], base + indices + 4);
+    region_write(m, TABLE, MFI_FRAME_INIT + info, buf, sizeof(buf));
+    stl_le_p(&frame[MFI_INIT_QINFO_LOW], base + info);
+    megasas_post(m, MFI_FRAME_INIT, frame, sizeof(frame));
+    g_assert_cmphex(megasas_wait(m, MFI_FRAME_INIT), ==, MFI_STAT_OK);
+    region_accept(m, TABLE, MFI_FRAME_INIT + indices,
+                  MFI_QINFO_SIZE + MFI_REPLIES * sizeof(uint64_t));
+}
+
 void megasas_abort(Machine *m, uint32_t offset, uint64_t context)
 {
     uint8_t frame[64] = {

@@ -37,6 +37,7 @@ typedef struct SGEntry {
 #define MFI_IQP                 0x40            /* inbound queue: a frame */
 
 #define MFI_FRAME_CMD           0
+#define   MFI_CMD_INIT          0
 #define   MFI_CMD_LD_READ       1
 #define   MFI_CMD_LD_WRITE      2
 #define   MFI_CMD_PD_SCSI_IO    4
@@ -54,6 +55,13 @@ typedef struct SGEntry {
 #define MFI_FRAME_CONTEXT       8
 #define MFI_FRAME_DATA_LEN      20              /* IO: blocks; SCSI: bytes */
 #define MFI_FRAME_SENSE_LOW     24
+#define MFI_INIT_QINFO_LOW      24
+#define   MFI_QINFO_ENTRIES     4
+#define   MFI_QINFO_REPLY_LOW   8
+#define   MFI_QINFO_PRODUCER_LOW        16
+#define   MFI_QINFO_CONSUMER_LOW        24
+#define   MFI_QINFO_SIZE        32
+#define MFI_REPLIES             8
 #define MFI_IO_LBA_LOW          32
 #define MFI_IO_SGL              40
 #define MFI_PASS_CDB            32
@@ -67,8 +75,9 @@ typedef struct SGEntry {
 
 /* Frames lie in the region of tables; the controller maps this much of each */
 #define MFI_FRAME(n)            ((n) * 4 * KiB)
-/* No command has a frame with this number */
+/* No commands to disks have frames with these numbers */
 #define MFI_FRAME_ABORT         MFI_FRAME(2)
+#define MFI_FRAME_INIT          MFI_FRAME(3)
 
 /* Write a frame and hand it to the controller */
 void megasas_post(Machine *m, uint32_t offset, const uint8_t *frame,
@@ -82,6 +91,9 @@ uint32_t megasas_put_sgl(uint8_t *frame, int sgl, const SGEntry *list,
 
 /* Wait for the end of a frame's command; returns its MFI status */
 uint8_t megasas_wait(Machine *m, uint32_t offset);
+
+/* Initialize the firmware, with a reply queue that nobody looks at */
+void megasas_init(Machine *m);
 
 /* Abort the command in a frame, and wait for the end of both */
 void megasas_abort(Machine *m, uint32_t offset, uint64_t context);
