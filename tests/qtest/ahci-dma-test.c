@@ -195,6 +195,35 @@ static void test_give_up_stopped(const void *data)
     machine_discard();
 }
 
+/* A command that is not queued is aborted while others are */
+static void test_not_queued(void)
+{
+    static const Setup slow = AHCI_SETUP("", .drive[0] = SLOW_DISK);
+    static const AhciCommand flush = {
+        .fis = { FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_FLUSH_CACHE_EXT },
+    };
+    Machine *m = test_begin(&slow);
+    int64_t deadline = patience_ends();
+
+    port_start(m);
+    submit_command(m, ATA_READ_FPDMA_QUEUED, READ, 7, "r512");
+    ahci_issue(m, &flush);
+    while (!(hba_readl(m, P0IS) & PXIS_TFES)) {
+        wait_before_poll(deadline, "error of the command");
+    }
+    g_assert_cmphex(hba_readl(m, P0TFD) & PXTFD_ERR, ==, PXTFD_ERR);
+    hba_writel(m, P0IS, ~0u);
+    wait_until_clear(m, P0SACT, 1);
+    expect_transfer(m, &req, req.bytes);
+    port_stop(m);
+    port_start(m);
+    ahci_accept(m);
+    expect_usable(m);
+    port_stop(m);
+    ahci_accept(m);
+    test_end(m);
+}
+
 static void add_give_up_tests(void)
 {
     static const struct {
@@ -357,6 +386,7 @@ int main(int argc, char **argv)
 
     qtest_add_func("ahci-dma/counters", test_counters);
     qtest_add_func("ahci-dma/memory", test_memory);
+    qtest_add_func("ahci-dma/not-queued", test_not_queued);
     add_give_up_tests();
 
     return test_run();

@@ -63,6 +63,7 @@
 #define ATA_WRITE_DMA_EXT       0x35
 #define ATA_READ_FPDMA_QUEUED   0x60
 #define ATA_WRITE_FPDMA_QUEUED  0x61
+#define ATA_FLUSH_CACHE_EXT     0xea
 
 /* Registers of the HBA and of port 0 */
 uint32_t hba_readl(Machine *m, int reg);
