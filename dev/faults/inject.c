@@ -122,21 +122,6 @@ static unsigned pending(const struct io_uring *ring)
            __atomic_load_n(ring->sq.khead, __ATOMIC_ACQUIRE);
 }
 
-/* Is this block/io_uring.c?  util/fdmon-io_uring.c has other requests. */
-static bool is_of_block_layer(const struct io_uring *ring)
-{
-    unsigned last = (ring->sq.sqe_tail - 1) & ring->sq.ring_mask;
-
-    switch (ring->sq.sqes[last].opcode) {
-    case IORING_OP_READV:
-    case IORING_OP_WRITEV:
-    case IORING_OP_FSYNC:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /*
  * Linux 6.12, io_uring/: EAGAIN if there is no memory for the first request,
  * fewer if there is none for another one; ENOMEM if there is none for what a
@@ -144,13 +129,18 @@ static bool is_of_block_layer(const struct io_uring *ring)
  *
  * No other error: EINVAL and the like are those of a single request, and come
  * with its completion, or QEMU's own mistakes.
+ *
+ * io_uring_submit_and_wait() is left alone.  Its only user is util/
+ * fdmon-io_uring.c, where errors other than EINTR are failed assertions
+ * (fdmon_io_uring_wait(), get_sqe()), and which no AioContext uses that is a
+ * GSource as well (aio_context_use_g_source()): all of QEMU's are.
  */
 int io_uring_submit(struct io_uring *ring)
 {
     unsigned n = pending(ring), tail = ring->sq.sqe_tail, less;
     int ret;
 
-    if (n == 0 || !is_of_block_layer(ring)) {
+    if (n == 0) {
         return NEXT(io_uring_submit)(ring);
     }
     if (fails(INJECT_SUBMIT_EAGAIN)) {
@@ -174,55 +164,29 @@ int io_uring_submit(struct io_uring *ring)
 }
 
 /*
- * fdmon_io_uring_wait().  It repeats a call that a signal has interrupted, but
- * any other error is a failed assertion there, as are errors and a lone request
- * in get_sqe(): there is no way to wait, or to report that.
+ * GLib's allocators that may fail, as far as DMA uses them.  Nobody survives a
+ * g_malloc() that does.
  */
-int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait_nr)
-{
-    if (fails(INJECT_WAIT_EINTR)) {
-        return -EINTR;
-    }
-    return NEXT(io_uring_submit_and_wait)(ring, wait_nr);
-}
-
-/* GLib's allocators that may fail.  Nobody survives a g_malloc() that does. */
-
 void *g_try_malloc(size_t size);
 void *g_try_malloc0(size_t size);
 void *g_try_malloc_n(size_t n, size_t size);
-void *g_try_malloc0_n(size_t n, size_t size);
-void *g_try_realloc(void *p, size_t size);
-void *g_try_realloc_n(void *p, size_t n, size_t size);
 
+/* bdrv_iov_co_split() */
 void *g_try_malloc(size_t size)
 {
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_malloc)(size);
+    return fails(INJECT_TRY_MALLOC) ? NULL : NEXT(g_try_malloc)(size);
 }
 
+/* dma_map_unit() */
 void *g_try_malloc0(size_t size)
 {
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_malloc0)(size);
+    return fails(INJECT_TRY_MALLOC0) ? NULL : NEXT(g_try_malloc0)(size);
 }
 
+/* dma_map_grow() */
 void *g_try_malloc_n(size_t n, size_t size)
 {
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_malloc_n)(n, size);
-}
-
-void *g_try_malloc0_n(size_t n, size_t size)
-{
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_malloc0_n)(n, size);
-}
-
-void *g_try_realloc(void *p, size_t size)
-{
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_realloc)(p, size);
-}
-
-void *g_try_realloc_n(void *p, size_t n, size_t size)
-{
-    return fails(INJECT_ALLOC_TRY) ? NULL : NEXT(g_try_realloc_n)(p, n, size);
+    return fails(INJECT_TRY_MALLOC_N) ? NULL : NEXT(g_try_malloc_n)(n, size);
 }
 
 /*
@@ -233,7 +197,7 @@ int posix_memalign(void **p, size_t alignment, size_t size)
 {
     for (unsigned i = 0; i < sizeof(bounce_size) / sizeof(*bounce_size); i++) {
         if (size == bounce_size[i] && alignment >= (size_t)getpagesize() &&
-            fails(INJECT_ALLOC_BOUNCE)) {
+            fails(INJECT_BOUNCE)) {
             return ENOMEM;
         }
     }

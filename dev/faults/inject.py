@@ -3,6 +3,7 @@
 
 import ctypes
 import mmap
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -25,6 +26,16 @@ def build(build_dir):
                        check=True)
         new.rename(library)
     return library
+
+
+def environment(build_dir):
+    """What dma-faults-test needs to know, for subprocesses of it as well"""
+    return {"DMA_FAULTS_INJECT": str(build(build_dir)),
+            # The sanitizer's runtime need not be the first library; the rest is
+            # what meson sets if nobody else does.
+            "ASAN_OPTIONS": (os.environ.get("ASAN_OPTIONS") or
+                             "halt_on_error=1:abort_on_error=1:print_summary=1")
+                            + ":verify_asan_link_order=0"}
 
 
 def kinds():

@@ -14,18 +14,18 @@
 #include <stdint.h>
 
 typedef enum DmaFaultsKind {
-    /* io_submit(), and io_uring_submit() of reads, writes and flushes */
+    /* io_submit() and io_uring_submit() */
     INJECT_SUBMIT_EAGAIN,
     INJECT_SUBMIT_ENOMEM,
     INJECT_SUBMIT_EINVAL,       /* io_submit() only */
     INJECT_SUBMIT_EINTR,        /* io_uring_submit() only */
     INJECT_SUBMIT_SHORT,        /* fewer than there are */
-    /* io_uring_submit_and_wait() */
-    INJECT_WAIT_EINTR,
-    /* g_try_malloc() and its like */
-    INJECT_ALLOC_TRY,
+    /* g_try_malloc() and its like, by name */
+    INJECT_TRY_MALLOC,
+    INJECT_TRY_MALLOC0,
+    INJECT_TRY_MALLOC_N,
     /* posix_memalign() of a size that vectored AIO has bounce buffers of */
-    INJECT_ALLOC_BOUNCE,
+    INJECT_BOUNCE,
     INJECT_KINDS
 } DmaFaultsKind;
 

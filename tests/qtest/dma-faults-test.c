@@ -39,6 +39,7 @@
 #define DEFAULT_INJECTED        6
 /* A machine gets so many, then comes one with other options */
 #define FAULTS_OF_A_MACHINE     40
+#define INJECTED_OF_A_MACHINE   12
 
 /* An AioContext opens what its AIO needs when that is first used */
 #define LAZY_DESCRIPTORS        4
@@ -96,9 +97,10 @@ static const char *const inject_name[INJECT_KINDS] = {
     [INJECT_SUBMIT_EINVAL] = "submit-einval",
     [INJECT_SUBMIT_EINTR] = "submit-eintr",
     [INJECT_SUBMIT_SHORT] = "submit-short",
-    [INJECT_WAIT_EINTR] = "wait-eintr",
-    [INJECT_ALLOC_TRY] = "alloc-try",
-    [INJECT_ALLOC_BOUNCE] = "alloc-bounce",
+    [INJECT_TRY_MALLOC] = "try-malloc",
+    [INJECT_TRY_MALLOC0] = "try-malloc0",
+    [INJECT_TRY_MALLOC_N] = "try-malloc-n",
+    [INJECT_BOUNCE] = "bounce",
 };
 
 static int below(Campaign *c, int n)
@@ -915,9 +917,19 @@ static void load_that_fails(Campaign *c)
 }
 
 /*
+ * Of calls whose failure is a request's.  A machine that stops at errors begins
+ * the request anew, all of its parts: it must come to an end some time.
+ */
+static int error_rate(Campaign *c)
+{
+    return c->stops ? 16 + below(c, 16) : 2 + below(c, 6);
+}
+
+/*
  * EAGAIN, EINTR and short submissions are QEMU's to repeat, as is any error of
  * io_uring_submit(), where nothing has been taken from the ring.  Other errors
- * of io_submit() are those of a request.
+ * of io_submit() are those of a request.  EINVAL is one that ide_dma_cb()
+ * reports whatever rerror and werror say.
  */
 static void refuse_submissions(Campaign *c)
 {
@@ -925,29 +937,36 @@ static void refuse_submissions(Campaign *c)
 
     let_fail(c, INJECT_SUBMIT_EAGAIN, 2 + below(c, 3));
     let_fail(c, INJECT_SUBMIT_SHORT, 1 + below(c, 2));
-    let_fail(c, INJECT_WAIT_EINTR, 2 + below(c, 4));
     if (!native) {
         let_fail(c, INJECT_SUBMIT_EINTR, 2 + below(c, 4));
         let_fail(c, INJECT_SUBMIT_ENOMEM, 2 + below(c, 4));
     } else if (one_in(c, 2)) {
         c->may_fail = !c->stops;
-        let_fail(c, INJECT_SUBMIT_ENOMEM, 2 + below(c, 6));
-        let_fail(c, INJECT_SUBMIT_EINVAL, 2 + below(c, 6));
+        let_fail(c, INJECT_SUBMIT_ENOMEM, error_rate(c));
+    } else if (one_in(c, 2)) {
+        c->may_fail = true;
+        let_fail(c, INJECT_SUBMIT_EINVAL, error_rate(c));
     }
     load_that_fails(c);
 }
 
 /*
- * What bounce buffers there are is kept: for as long as all fail, there are
- * none.  A machine that stops at errors would never go on, then.
+ * Some kinds at a time, or all: a request that fails early never comes to the
+ * others.  Bounce buffers are kept, so there are none only as long as each of
+ * them is refused.
  */
 static void refuse_memory(Campaign *c)
 {
     bool all = !c->stops && one_in(c, 2);
+    int kind;
 
     c->may_fail = !c->stops;
-    let_fail(c, INJECT_ALLOC_BOUNCE, all ? 1 : 2);
-    let_fail(c, INJECT_ALLOC_TRY, all ? 1 : 2 + below(c, 3));
+    for (kind = INJECT_TRY_MALLOC; kind <= INJECT_BOUNCE; kind++) {
+        if (one_in(c, 2)) {
+            let_fail(c, kind, all ? 1 : kind == INJECT_BOUNCE ? 2 :
+                              error_rate(c));
+        }
+    }
     load_that_fails(c);
 }
 
@@ -1140,12 +1159,14 @@ static void step(Campaign *c)
     test_begin(&c->setup);
     fault = choose_fault(c);
 
-    poll_some(c);
+    if (!c->fresh) {
+        poll_some(c);
+    }
+    c->fresh = false;
     if (fault->idle) {
         finish_all(c);
     }
     note(c, "fault: %s", fault->name);
-    c->fresh = false;
     fault->inject(c);
     count_fault(c, fault->name);
     poll_some(c);
@@ -1220,7 +1241,8 @@ static void campaign(const HbaType *hba, bool only_injected)
         goto out;
     }
     for (done = 0; done < count; done++) {
-        if (done % FAULTS_OF_A_MACHINE == 0) {
+        if (done % (only_injected ? INJECTED_OF_A_MACHINE :
+                                    FAULTS_OF_A_MACHINE) == 0) {
             if (done) {
                 machine_end(&c);
             }
