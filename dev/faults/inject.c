@@ -23,7 +23,7 @@
 #include <unistd.h>
 #include "dma-faults-inject.h"
 
-/* bounce_class[] in block/aio-iov.c; it has them aligned to pages */
+/* bounce_class[] in block/aio-iov.c */
 static const size_t bounce_size[] = { 64 << 10, 256 << 10, 1 << 20 };
 
 static DmaFaultsControl *control;
@@ -37,7 +37,7 @@ static DmaFaultsControl *control;
     next;                                                       \
 })
 
-__attribute__((constructor)) static void begin(void)
+static void __attribute__((constructor)) begin(void)
 {
     const char *path = getenv("DMA_FAULTS_CONTROL");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
@@ -196,8 +196,7 @@ void *g_try_malloc_n(size_t n, size_t size)
 int posix_memalign(void **p, size_t alignment, size_t size)
 {
     for (unsigned i = 0; i < sizeof(bounce_size) / sizeof(*bounce_size); i++) {
-        if (size == bounce_size[i] && alignment >= (size_t)getpagesize() &&
-            fails(INJECT_BOUNCE)) {
+        if (size == bounce_size[i] && fails(INJECT_BOUNCE)) {
             return ENOMEM;
         }
     }
