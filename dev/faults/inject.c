@@ -126,6 +126,10 @@ static unsigned pending(const struct io_uring *ring)
  * Linux 6.12, io_uring/: EAGAIN if there is no memory for the first request,
  * fewer if there is none for another one; ENOMEM if there is none for what a
  * thread needs when it first submits to a ring (io_uring_alloc_task_context()).
+ * io_uring_enter(2) has EINTR as well.
+ *
+ * ioq_submit() repeats EAGAIN and EINTR at once, without end: let not each call
+ * fail.
  *
  * No other error: EINVAL and the like are those of a single request, and come
  * with its completion, or QEMU's own mistakes.
