@@ -40,7 +40,7 @@ bench: stock build
 	@dev/bench/bench $(if $(QUICK),--quick) $(if $(DOCS),--docs)
 
 faults: build
-	@dev/faults/faults $(if $(COUNT),--count $(COUNT)) $(if $(TIME),--time $(TIME)) \
+	@dev/faults/faults $(if $(COUNT),--count $(COUNT) --injected $(COUNT)) $(if $(TIME),--time $(TIME)) \
 		$(if $(SEED),--seed $(SEED))
 
 fuzz:

@@ -24,7 +24,9 @@ class Tap(unittest.TestResult):
 
     def stopTest(self, test):
         bad = [text for t, text in self.failures + self.errors if t is test]
-        print(f'{"not " if bad else ""}ok {self.testsRun} - {test.id().partition(".")[2]}')
+        skipped = [f' # SKIP {reason}' for t, reason in self.skipped if t is test]
+        print(f'{"not " if bad else ""}ok {self.testsRun} - {test.id().partition(".")[2]}'
+              + ''.join(skipped))
         for line in ''.join(bad).splitlines():
             print(f'# {line}')
         super().stopTest(test)

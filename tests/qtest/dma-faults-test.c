@@ -13,6 +13,11 @@
  *     DMA_FAULTS=1000    so many faults for each controller (default: 30)
  *     DMA_FAULTS_SEED=7  the same sequence again, as far as the host lets
  *     DMA_FAULTS_LOG=F   say which faults, in file F
+ *     DMA_FAULTS_INJECT=LIB  a library that lets calls of QEMU's fail, see
+ *                            dma-faults-inject.h
+ *
+ * With it, a campaign has the faults that it makes, too; and there is another
+ * one for each controller ("injected"), which has no others.
  *
  * The last line of each controller is a "# campaign" with its figures, as
  * key=value.
@@ -21,15 +26,20 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
+#include "dma-faults-inject.h"
 #include "dma-hba-util.h"
+#include <sys/mman.h>
 
 #define DEFAULT_FAULTS          30
+#define DEFAULT_INJECTED        6
 /* A machine gets so many, then comes one with other options */
 #define FAULTS_OF_A_MACHINE     40
+#define INJECTED_OF_A_MACHINE   12
 
 /* An AioContext opens what its AIO needs when that is first used */
 #define LAZY_DESCRIPTORS        4
@@ -55,6 +65,10 @@ typedef struct Campaign {
     Setup setup;
     GRand *rand;
     FILE *log;
+    int control_fd;
+    DmaFaultsControl *control;  /* or NULL, without the library */
+    bool only_injected;         /* no faults but those of the library */
+    bool fresh;                 /* the machine has just been started */
     Lane lane[HBA_MAX_LANES];
     const char *aio;
     bool stops;                 /* at errors, instead of reporting them */
@@ -74,6 +88,19 @@ struct Fault {
     /* Called at a random moment, with requests in flight or not */
     void (*inject)(Campaign *c);
     bool idle;                  /* called when there are none */
+    bool injected;              /* by the library */
+};
+
+static const char *const inject_name[INJECT_KINDS] = {
+    [INJECT_SUBMIT_EAGAIN] = "submit-eagain",
+    [INJECT_SUBMIT_ENOMEM] = "submit-enomem",
+    [INJECT_SUBMIT_EINVAL] = "submit-einval",
+    [INJECT_SUBMIT_EINTR] = "submit-eintr",
+    [INJECT_SUBMIT_SHORT] = "submit-short",
+    [INJECT_TRY_MALLOC] = "try-malloc",
+    [INJECT_TRY_MALLOC0] = "try-malloc0",
+    [INJECT_TRY_MALLOC_N] = "try-malloc-n",
+    [INJECT_BOUNCE] = "bounce",
 };
 
 static int below(Campaign *c, int n)
@@ -850,6 +877,99 @@ static void exhaust_pool(Campaign *c)
     }
 }
 
+/* Faults of the host's kernel and memory, which the library makes */
+
+static bool has_engine(const Campaign *c)
+{
+    return c->control && strcmp(c->aio, "threads");
+}
+
+static bool has_library(const Campaign *c)
+{
+    return c->control;
+}
+
+static void let_fail(Campaign *c, DmaFaultsKind kind, int one_in)
+{
+    note(c, "%s: one in %d", inject_name[kind], one_in);
+    qatomic_set(&c->control->kind[kind].left, UINT32_MAX);
+    qatomic_store_release(&c->control->kind[kind].one_in, one_in);
+}
+
+static void let_all_succeed(Campaign *c)
+{
+    int kind;
+
+    for (kind = 0; kind < INJECT_KINDS; kind++) {
+        qatomic_store_release(&c->control->kind[kind].one_in, 0);
+    }
+    note(c, "all succeed");
+}
+
+/* Load, while what let_fail() was told fails; and at times until all ends */
+static void load_that_fails(Campaign *c)
+{
+    some_load(c, 4 + below(c, 12));
+    if (one_in(c, 2)) {
+        finish_all(c);
+    }
+    let_all_succeed(c);
+}
+
+/*
+ * Of calls whose failure is a request's.  A machine that stops at errors begins
+ * the request anew, all of its parts: it must come to an end some time.
+ */
+static int error_rate(Campaign *c)
+{
+    return c->stops ? 16 + below(c, 16) : 2 + below(c, 6);
+}
+
+/*
+ * EAGAIN, EINTR and short submissions are QEMU's to repeat, as is any error of
+ * io_uring_submit(), where nothing has been taken from the ring.  Other errors
+ * of io_submit() are those of a request.  EINVAL is one that ide_dma_cb()
+ * reports whatever rerror and werror say.
+ */
+static void refuse_submissions(Campaign *c)
+{
+    bool native = !strcmp(c->aio, "native");
+
+    let_fail(c, INJECT_SUBMIT_EAGAIN, 2 + below(c, 3));
+    let_fail(c, INJECT_SUBMIT_SHORT, 1 + below(c, 2));
+    if (!native) {
+        let_fail(c, INJECT_SUBMIT_EINTR, 2 + below(c, 4));
+        let_fail(c, INJECT_SUBMIT_ENOMEM, 2 + below(c, 4));
+    } else if (one_in(c, 2)) {
+        c->may_fail = !c->stops;
+        let_fail(c, INJECT_SUBMIT_ENOMEM, error_rate(c));
+    } else if (one_in(c, 2)) {
+        c->may_fail = true;
+        let_fail(c, INJECT_SUBMIT_EINVAL, error_rate(c));
+    }
+    load_that_fails(c);
+}
+
+/*
+ * Some kinds at a time, or all: a request that fails early never comes to the
+ * others.  Bounce buffers are kept, so there are none only as long as each of
+ * them is refused.
+ */
+static void refuse_memory(Campaign *c)
+{
+    bool all = !c->stops && one_in(c, 2);
+    int kind;
+
+    c->may_fail = !c->stops;
+    for (kind = INJECT_TRY_MALLOC; kind <= INJECT_BOUNCE; kind++) {
+        if (one_in(c, 2)) {
+            let_fail(c, kind, all ? 1 : kind == INJECT_BOUNCE ? 2 :
+                              error_rate(c));
+        }
+    }
+    load_that_fails(c);
+}
+
 static const Fault faults[] = {
     { "read-error", always, read_error },
     { "write-error", can_write, write_error },
@@ -866,15 +986,18 @@ static const Fault faults[] = {
     { "unplug", is_unpluggable, unplug },
     { "move-thread", has_threads, move_thread },
     { "pool", has_pool, exhaust_pool },
+    { "submit", has_engine, refuse_submissions, .injected = true },
+    { "memory", has_library, refuse_memory, .injected = true },
 };
 
 /* Machines */
 
 static const char *choose_aio(Campaign *c)
 {
-    static const char *const aio[] = { "threads", "io_uring", "native" };
+    static const char *const aio[] = { "io_uring", "native", "threads" };
 
-    return aio[below(c, ARRAY_SIZE(aio))];
+    /* Threads submit nothing */
+    return aio[below(c, ARRAY_SIZE(aio) - c->only_injected)];
 }
 
 static bool aio_works(const char *aio)
@@ -907,6 +1030,7 @@ static void machine_begin(Campaign *c)
     g_autofree char *file = NULL;
 
     c->aio = choose_aio(c);
+    c->fresh = true;
     if (strcmp(c->aio, "threads") && !aio_works(c->aio)) {
         c->aio = "threads";
     }
@@ -1004,21 +1128,41 @@ static void machine_end(Campaign *c)
     machine_discard();
 }
 
+static const Fault *choose_fault(Campaign *c)
+{
+    const Fault *wanted[ARRAY_SIZE(faults)];
+    int n = 0, i;
+
+    for (i = 0; i < ARRAY_SIZE(faults); i++) {
+        const Fault *fault = &faults[i];
+
+        if (!fault->possible(c) || (c->only_injected && !fault->injected)) {
+            continue;
+        }
+        if (fault->inject == refuse_memory && c->fresh && one_in(c, 2)) {
+            /* Now there are no buffers yet that are kept */
+            return fault;
+        }
+        /* Migration takes so much longer than others */
+        if (fault->inject != migrate || one_in(c, 4)) {
+            wanted[n++] = fault;
+        }
+    }
+    return wanted[below(c, n)];
+}
+
 static void step(Campaign *c)
 {
     const Fault *fault;
 
     /* Once more the watchdog waits as long as for a test */
     test_begin(&c->setup);
-    do {
-        fault = &faults[below(c, ARRAY_SIZE(faults))];
-    } while (!fault->possible(c));
-    if (fault->inject == migrate && !one_in(c, 4)) {
-        /* It takes so much longer than others */
-        fault = &faults[0];
-    }
+    fault = choose_fault(c);
 
-    poll_some(c);
+    if (!c->fresh) {
+        poll_some(c);
+    }
+    c->fresh = false;
     if (fault->idle) {
         finish_all(c);
     }
@@ -1047,21 +1191,58 @@ static unsigned long number_of(const char *variable, unsigned long otherwise)
     return value;
 }
 
-static void test_campaign(const void *data)
+/* From now on QEMU is started with the library */
+static void preload(Campaign *c, const char *library, uint32_t seed)
+{
+    DmaFaultsControl control = { .seed = seed };
+    g_autofree char *path = NULL;
+
+    /* A library that cannot be loaded is ignored */
+    g_assert_cmpint(access(library, R_OK), ==, 0);
+    c->control_fd = anonymous_file(&control, sizeof(control));
+    c->control = mmap(NULL, sizeof(control), PROT_READ | PROT_WRITE, MAP_SHARED,
+                      c->control_fd, 0);
+    g_assert(c->control != MAP_FAILED);
+    path = g_strdup_printf("/proc/%d/fd/%d", getpid(), c->control_fd);
+    g_setenv("DMA_FAULTS_CONTROL", path, true);
+    g_setenv("LD_PRELOAD", library, true);
+}
+
+static void preload_no_more(Campaign *c)
+{
+    g_unsetenv("LD_PRELOAD");
+    g_unsetenv("DMA_FAULTS_CONTROL");
+    munmap(c->control, sizeof(*c->control));
+    close(c->control_fd);
+}
+
+static void campaign(const HbaType *hba, bool only_injected)
 {
     const char *log = getenv("DMA_FAULTS_LOG");
-    unsigned long count = number_of("DMA_FAULTS", DEFAULT_FAULTS);
+    const char *library = getenv("DMA_FAULTS_INJECT");
+    unsigned long count = number_of("DMA_FAULTS", only_injected ?
+                                    DEFAULT_INJECTED : DEFAULT_FAULTS);
     unsigned long seed = number_of("DMA_FAULTS_SEED", 1), done;
     Campaign c = {
-        .hba = data,
+        .hba = hba,
+        .only_injected = only_injected,
         .rand = g_rand_new_with_seed(seed),
         .injected = g_hash_table_new(g_str_hash, g_str_equal),
         .log = log ? fopen(log, "w") : NULL,
     };
     GString *figures = g_string_new(NULL);
+    uint64_t injected = 0;
+    int kind;
 
+    if (library && *library) {
+        preload(&c, library, seed);
+    } else if (only_injected) {
+        g_test_skip("DMA_FAULTS_INJECT does not name the library");
+        goto out;
+    }
     for (done = 0; done < count; done++) {
-        if (done % FAULTS_OF_A_MACHINE == 0) {
+        if (done % (only_injected ? INJECTED_OF_A_MACHINE :
+                                    FAULTS_OF_A_MACHINE) == 0) {
             if (done) {
                 machine_end(&c);
             }
@@ -1076,17 +1257,39 @@ static void test_campaign(const void *data)
     machine_end(&c);
 
     g_hash_table_foreach(c.injected, count_kind, figures);
+    for (kind = 0; c.control && kind < INJECT_KINDS; kind++) {
+        injected += c.control->kind[kind].count;
+        g_string_append_printf(figures, " injected-%s=%" PRIu64,
+                               inject_name[kind], c.control->kind[kind].count);
+    }
     g_test_message("campaign device=%s seed=%lu faults=%lu requests=%" PRIu64
                    " errors=%" PRIu64 " unacknowledged=%" PRIu64
                    " checks=%" PRIu64 "%s", c.hba->name, seed, count,
                    c.requests, c.errors, c.unacknowledged, c.checks,
                    figures->str);
+    if (only_injected && !injected) {
+        fail("nothing was injected: is %s loaded?", library);
+    }
+    if (c.control) {
+        preload_no_more(&c);
+    }
+out:
     g_string_free(figures, true);
     g_hash_table_unref(c.injected);
     g_rand_free(c.rand);
     if (c.log) {
         fclose(c.log);
     }
+}
+
+static void test_campaign(const void *data)
+{
+    campaign(data, false);
+}
+
+static void test_injected(const void *data)
+{
+    campaign(data, true);
 }
 
 int main(int argc, char **argv)
@@ -1098,8 +1301,11 @@ int main(int argc, char **argv)
     for (i = 0; i < HBA_TYPES; i++) {
         g_autofree char *path = g_strdup_printf("dma-faults/%s",
                                                 hba_types[i].name);
+        g_autofree char *injected = g_strdup_printf("dma-faults/injected/%s",
+                                                    hba_types[i].name);
 
         qtest_add_data_func(path, &hba_types[i], test_campaign);
+        qtest_add_data_func(injected, &hba_types[i], test_injected);
     }
 
     return test_run();
