@@ -909,6 +909,35 @@ static void test_reset_before_start(const void *data)
     test_end(m);
 }
 
+/* The data port takes words and double words in any order */
+static void test_data_port(void)
+{
+    Machine *m = test_begin(&ide_setup);
+    uint16_t port = ide_channel[PRIMARY].command_block;
+    uint8_t *sector = m->image[PRIMARY] + SECTOR, status;
+    int64_t deadline = patience_ends();
+    int i;
+
+    ata_writeb(m, PRIMARY, ATA_DEVICE, ATA_DEVICE_LBA);
+    ata_writeb(m, PRIMARY, ATA_SECTOR_COUNT, 1);
+    ata_writeb(m, PRIMARY, ATA_LBA_LOW, 1);
+    ata_writeb(m, PRIMARY, ATA_LBA_MID, 0);
+    ata_writeb(m, PRIMARY, ATA_LBA_HIGH, 0);
+    ata_writeb(m, PRIMARY, ATA_COMMAND, ATA_WRITE_SECTORS);
+    scramble(sector, SECTOR, 1);
+    qtest_outw(m->qts, port, lduw_le_p(sector));
+    for (i = 2; i < SECTOR - 2; i += 4) {
+        qtest_outl(m->qts, port, ldl_le_p(sector + i));
+    }
+    qtest_outw(m->qts, port, lduw_le_p(sector + i));
+    while ((status = ata_readb(m, PRIMARY, ATA_STATUS)) & ATA_STATUS_BSY) {
+        wait_before_poll(deadline, "end of command");
+    }
+    g_assert_cmphex(status & ~ATA_STATUS_DSC, ==, ATA_STATUS_DRDY);
+    assert_usable(m, PRIMARY, 100);
+    test_end(m);
+}
+
 /* To stop the engine is no error of the disk: no policy applies */
 static void test_cancel_is_no_error(const void *data)
 {
@@ -1453,6 +1482,7 @@ int main(int argc, char **argv)
     qtest_add_data_func("ide-dma/compete-not/write", &write,
                         test_compete_not);
     add_abort_tests();
+    qtest_add_func("ide-dma/data-port", test_data_port);
     qtest_add_data_func("ide-dma/cancel/no-error/read", &read,
                         test_cancel_is_no_error);
     qtest_add_data_func("ide-dma/cancel/no-error/write", &write,

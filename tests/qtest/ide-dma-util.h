@@ -53,6 +53,7 @@
 #define   ATA_STATUS_DRDY       0x40
 #define   ATA_STATUS_BSY        0x80
 #define ATA_COMMAND             0x7
+#define   ATA_WRITE_SECTORS     0x30
 #define   ATA_READ_DMA          0xc8
 #define   ATA_WRITE_DMA         0xca
 #define   ATA_PACKET            0xa0
