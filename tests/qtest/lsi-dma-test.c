@@ -1914,7 +1914,7 @@ static void test_empty_move(const void *data)
     chip_end(&c);
 }
 
-/* A script that copies for ever leaves QEMU time for others, as one that spins */
+/* A script that copies for ever leaves time for others, as one that spins */
 static void test_endless_memory_move(void)
 {
     int64_t begun = g_get_monotonic_time();
