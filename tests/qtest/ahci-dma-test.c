@@ -124,6 +124,8 @@ static void test_counters(void)
                                 INJECT "errno=5" INJECT "once=on"
 #define BAD_SECTOR              22
 
+static const Setup slow = AHCI_SETUP("", .drive[0] = SLOW_DISK);
+
 typedef struct GiveUpTest {
     Direction dir;
     uint8_t command;
@@ -160,7 +162,6 @@ static void expect_usable(Machine *m)
 
 static void test_give_up(const void *data)
 {
-    static const Setup slow = AHCI_SETUP("", .drive[0] = SLOW_DISK);
     const GiveUpTest *t = data;
     Machine *m = test_begin(&slow);
 
@@ -198,7 +199,6 @@ static void test_give_up_stopped(const void *data)
 /* A command that is not queued is aborted while others are */
 static void test_not_queued(void)
 {
-    static const Setup slow = AHCI_SETUP("", .drive[0] = SLOW_DISK);
     static const AhciCommand flush = {
         .fis = { FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_FLUSH_CACHE_EXT },
     };
@@ -253,14 +253,14 @@ static void add_give_up_tests(void)
         for (i = 0; i < ARRAY_SIZE(commands); i++) {
             GiveUpTest t = { commands[i].dir, commands[i].command,
                              ways[w].give_up };
-            g_autofree char *slow =
+            g_autofree char *in_flight =
                 g_strdup_printf("ahci-dma/give-up/%s/in-flight/%s",
                                 ways[w].name, commands[i].name);
             g_autofree char *stopped =
                 g_strdup_printf("ahci-dma/give-up/%s/stopped/%s",
                                 ways[w].name, commands[i].name);
 
-            qtest_add_data_func_full(slow, g_memdup2(&t, sizeof(t)),
+            qtest_add_data_func_full(in_flight, g_memdup2(&t, sizeof(t)),
                                      test_give_up, g_free);
             qtest_add_data_func_full(stopped, g_memdup2(&t, sizeof(t)),
                                      test_give_up_stopped, g_free);

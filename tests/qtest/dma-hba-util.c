@@ -59,16 +59,10 @@ static void nothing(Machine *m)
 static void ide_submit(Machine *m, int ch, const Request *req)
 {
     const TablePlace at = { .kind = TABLE, .offset = ch * 16 * KiB };
-    uint32_t lba = req->start / SECTOR;
 
     bmi_prepare(m, ch, req->dir, req->list, &at);
-    ata_writeb(m, ch, ATA_DEVICE, ATA_DEVICE_LBA | (lba >> 24));
-    ata_writeb(m, ch, ATA_SECTOR_COUNT, req->bytes / SECTOR);
-    ata_writeb(m, ch, ATA_LBA_LOW, lba);
-    ata_writeb(m, ch, ATA_LBA_MID, lba >> 8);
-    ata_writeb(m, ch, ATA_LBA_HIGH, lba >> 16);
-    ata_writeb(m, ch, ATA_COMMAND,
-               req->dir == READ ? ATA_READ_DMA : ATA_WRITE_DMA);
+    ide_issue(m, ch, req->dir == READ ? ATA_READ_DMA : ATA_WRITE_DMA,
+              req->start / SECTOR, req->bytes / SECTOR);
     bmi_start(m, ch, req->dir);
 }
 

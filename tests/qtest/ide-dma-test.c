@@ -51,12 +51,7 @@ static void submit_at(Machine *m, int ch, Direction dir, unsigned int lba,
     g_assert_cmpuint(sectors, <=, 256);
     bmi_prepare(m, ch, dir, req->list, at);
 
-    ata_writeb(m, ch, ATA_DEVICE, ATA_DEVICE_LBA | (lba >> 24));
-    ata_writeb(m, ch, ATA_SECTOR_COUNT, sectors & 0xff);
-    ata_writeb(m, ch, ATA_LBA_LOW, lba);
-    ata_writeb(m, ch, ATA_LBA_MID, lba >> 8);
-    ata_writeb(m, ch, ATA_LBA_HIGH, lba >> 16);
-    ata_writeb(m, ch, ATA_COMMAND, dir == READ ? ATA_READ_DMA : ATA_WRITE_DMA);
+    ide_issue(m, ch, dir == READ ? ATA_READ_DMA : ATA_WRITE_DMA, lba, sectors);
     bmi_start(m, ch, dir);
 }
 
@@ -918,12 +913,7 @@ static void test_data_port(void)
     int64_t deadline = patience_ends();
     int i;
 
-    ata_writeb(m, PRIMARY, ATA_DEVICE, ATA_DEVICE_LBA);
-    ata_writeb(m, PRIMARY, ATA_SECTOR_COUNT, 1);
-    ata_writeb(m, PRIMARY, ATA_LBA_LOW, 1);
-    ata_writeb(m, PRIMARY, ATA_LBA_MID, 0);
-    ata_writeb(m, PRIMARY, ATA_LBA_HIGH, 0);
-    ata_writeb(m, PRIMARY, ATA_COMMAND, ATA_WRITE_SECTORS);
+    ide_issue(m, PRIMARY, ATA_WRITE_SECTORS, 1, 1);
     scramble(sector, SECTOR, 1);
     qtest_outw(m->qts, port, lduw_le_p(sector));
     for (i = 2; i < SECTOR - 2; i += 4) {

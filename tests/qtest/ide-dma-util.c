@@ -86,6 +86,17 @@ void acknowledge(Machine *m, int ch)
     g_assert_cmphex(bmi_readb(m, ch, BMIS), ==, 0);
 }
 
+void ide_issue(Machine *m, int ch, uint8_t command, uint32_t lba,
+               unsigned int sectors)
+{
+    ata_writeb(m, ch, ATA_DEVICE, ATA_DEVICE_LBA | (lba >> 24));
+    ata_writeb(m, ch, ATA_SECTOR_COUNT, sectors & 0xff);
+    ata_writeb(m, ch, ATA_LBA_LOW, lba);
+    ata_writeb(m, ch, ATA_LBA_MID, lba >> 8);
+    ata_writeb(m, ch, ATA_LBA_HIGH, lba >> 16);
+    ata_writeb(m, ch, ATA_COMMAND, command);
+}
+
 void ide_send_packet(Machine *m, int ch, uint8_t device, uint8_t features,
                      const uint8_t *packet)
 {

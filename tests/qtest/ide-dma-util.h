@@ -96,6 +96,10 @@ uint8_t wait_until_idle(Machine *m, int ch);
 /* Stop the bus master, which has interrupted */
 void acknowledge(Machine *m, int ch);
 
+/* Give drive 0 a command for @sectors (1 to 256) from @lba on */
+void ide_issue(Machine *m, int ch, uint8_t command, uint32_t lba,
+               unsigned int sectors);
+
 /* Give a drive a packet command */
 void ide_send_packet(Machine *m, int ch, uint8_t device, uint8_t features,
                      const uint8_t *packet);
