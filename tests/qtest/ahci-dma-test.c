@@ -27,24 +27,11 @@ static Request req;
 static void submit_command(Machine *m, uint8_t command, Direction dir,
                            uint32_t lba, const char *list)
 {
-    AhciCommand cmd = {
-        .fis = {
-            FIS_REGISTER_H2D, FIS_IS_COMMAND, command, 0,
-            lba, lba >> 8, lba >> 16, ATA_DEVICE_LBA,
-            lba >> 24,
-        },
-        .flags = dir == WRITE ? CH_WRITE : 0,
-    };
+    AhciCommand cmd;
 
     request_free(&req);
     request_init(m, &req, dir, 0, lba * SECTOR, 0, list);
-    cmd.list = req.list;
-    if (command == ATA_READ_FPDMA_QUEUED || command == ATA_WRITE_FPDMA_QUEUED) {
-        cmd.fis[3] = req.bytes / SECTOR;
-        hba_writel(m, P0SACT, 1);
-    } else {
-        stw_le_p(&cmd.fis[12], req.bytes / SECTOR);
-    }
+    cmd = ahci_ata_command(0, command, &req);
     ahci_issue(m, &cmd);
 }
 

@@ -97,6 +97,48 @@ bool ahci_busy(Machine *m)
            hba_readl(m, P0TFD) & PXTFD_BSY;
 }
 
+static bool ata_is_queued(uint8_t command)
+{
+    return command == ATA_READ_FPDMA_QUEUED ||
+           command == ATA_WRITE_FPDMA_QUEUED;
+}
+
+AhciCommand ahci_ata_command(int port, uint8_t command, const Request *req)
+{
+    uint32_t lba = req->start / SECTOR;
+    uint16_t count = req->bytes / SECTOR;
+    AhciCommand cmd = {
+        .port = port,
+        .fis = {
+            FIS_REGISTER_H2D, FIS_IS_COMMAND, command, 0,
+            lba, lba >> 8, lba >> 16, ATA_DEVICE_LBA,
+            lba >> 24,
+        },
+        .flags = req->dir == WRITE ? CH_WRITE : 0,
+        .list = req->list,
+    };
+
+    if (ata_is_queued(command)) {
+        /* The number of sectors is where features were, and slot 0 is tag 0 */
+        cmd.fis[3] = count;
+        cmd.fis[11] = count >> 8;
+    } else {
+        stw_le_p(&cmd.fis[12], count);
+    }
+    return cmd;
+}
+
+AhciCommand ahci_packet_command(int port, const uint8_t *packet,
+                                const GArray *list)
+{
+    return (AhciCommand) {
+        .port = port,
+        .fis = { FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_PACKET, ATAPI_DMA },
+        .packet = packet,
+        .list = list,
+    };
+}
+
 void ahci_issue(Machine *m, const AhciCommand *cmd)
 {
     Region *r = &m->region[cmd->kind];
@@ -131,6 +173,9 @@ void ahci_issue(Machine *m, const AhciCommand *cmd)
     header[2] = cpu_to_le32(r->base + table);
     region_write(m, TABLE, tables + COMMAND_LIST, header, sizeof(header));
     hba_writel(m, cmd->port * PORT_REGISTERS + P0IS, ~0u);
+    if (ata_is_queued(cmd->fis[2])) {
+        hba_writel(m, cmd->port * PORT_REGISTERS + P0SACT, 1);
+    }
     hba_writel(m, cmd->port * PORT_REGISTERS + P0CI, 1);
 }
 

@@ -7,7 +7,7 @@
 #ifndef TESTS_QTEST_AHCI_DMA_UTIL_H
 #define TESTS_QTEST_AHCI_DMA_UTIL_H
 
-#include "dma-test-util.h"
+#include "ide-dma-util.h"       /* the ATA commands */
 
 /* AHCI 1.3.1, chapter 3: HBA memory registers, here of port 0 */
 #define AHCI_ABAR               5
@@ -56,7 +56,6 @@
 /* Serial ATA: Register FIS, host to device */
 #define FIS_REGISTER_H2D        0x27
 #define FIS_IS_COMMAND          0x80
-#define ATA_DEVICE_LBA          0x40
 #define ATA_READ_SECTORS_EXT    0x24
 #define ATA_READ_DMA_EXT        0x25
 #define ATA_WRITE_SECTORS_EXT   0x34
@@ -96,6 +95,13 @@ typedef struct AhciCommand {
     Kind kind;                  /* where the command table is, ... */
     uint32_t offset;            /* ... other than in TABLE */
 } AhciCommand;
+
+/* A command with 48 bits of address, maybe queued: moves the data of @req */
+AhciCommand ahci_ata_command(int port, uint8_t command, const Request *req);
+
+/* A command of MMC_PACKET_SIZE bytes that moves data by DMA */
+AhciCommand ahci_packet_command(int port, const uint8_t *packet,
+                                const GArray *list);
 
 /* Acknowledge all interrupts and issue a command */
 void ahci_issue(Machine *m, const AhciCommand *cmd);

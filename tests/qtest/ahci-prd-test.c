@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "ahci-dma-util.h"
 
@@ -37,29 +36,16 @@ typedef struct TableTest {
 
 static void table_submit(Machine *m, const TableTest *t, uint32_t lba)
 {
-    AhciCommand cmd = {
-        .fis = {
-            FIS_REGISTER_H2D, FIS_IS_COMMAND,
-            t->ncq ? ATA_READ_FPDMA_QUEUED : ATA_READ_DMA_EXT, 0,
-            lba, lba >> 8, lba >> 16, ATA_DEVICE_LBA,
-        },
-        .kind = t->kind,
-        .offset = t->offset,
-        .prdtl = t->prdtl,
-        .no_prdt = t->no_prdt,
-    };
+    AhciCommand cmd;
 
     request_free(&req);
     request_init(m, &req, READ, 0, lba * SECTOR, t->sectors * SECTOR, t->list);
-    if (t->ncq) {
-        /* The number of sectors is where features were, and slot 0 is tag 0 */
-        cmd.fis[3] = req.bytes / SECTOR;
-        cmd.fis[11] = req.bytes / SECTOR >> 8;
-        hba_writel(m, P0SACT, 1);
-    } else {
-        stw_le_p(&cmd.fis[12], req.bytes / SECTOR);
-    }
-    cmd.list = req.list;
+    cmd = ahci_ata_command(0, t->ncq ? ATA_READ_FPDMA_QUEUED :
+                           ATA_READ_DMA_EXT, &req);
+    cmd.kind = t->kind;
+    cmd.offset = t->offset;
+    cmd.prdtl = t->prdtl;
+    cmd.no_prdt = t->no_prdt;
     ahci_issue(m, &cmd);
 }
 

@@ -136,13 +136,7 @@ static void ahci_start(Machine *m)
 
 static void ahci_submit(Machine *m, const uint8_t *packet, const GArray *list)
 {
-    AhciCommand cmd = {
-        .fis = {
-            FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_PACKET, ATAPI_DMA,
-        },
-        .packet = packet,
-        .list = list,
-    };
+    AhciCommand cmd = ahci_packet_command(0, packet, list);
 
     ahci_issue(m, &cmd);
 }

@@ -132,32 +132,16 @@ static void ahci_start(Machine *m)
 
 static void ahci_submit(Machine *m, int port, const Request *req)
 {
-    uint32_t lba = req->start / SECTOR;
-    AhciCommand cmd = {
-        .port = port,
-        .fis = {
-            FIS_REGISTER_H2D, FIS_IS_COMMAND,
-            req->dir == READ ? ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT, 0,
-            lba, lba >> 8, lba >> 16, ATA_DEVICE_LBA,
-            lba >> 24,
-        },
-        .flags = req->dir == WRITE ? CH_WRITE : 0,
-        .list = req->list,
-    };
+    AhciCommand cmd = ahci_ata_command(port, req->dir == READ ?
+                                       ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT, req);
 
-    stw_le_p(&cmd.fis[12], req->bytes / SECTOR);
     ahci_issue(m, &cmd);
 }
 
 static void ahci_packet(Machine *m, int port, const uint8_t *packet,
                         const GArray *list)
 {
-    AhciCommand cmd = {
-        .port = port,
-        .fis = { FIS_REGISTER_H2D, FIS_IS_COMMAND, ATA_PACKET, ATAPI_DMA },
-        .packet = packet,
-        .list = list,
-    };
+    AhciCommand cmd = ahci_packet_command(port, packet, list);
 
     ahci_issue(m, &cmd);
 }
