@@ -227,7 +227,7 @@ void sgio_release(SGIO *io)
 static uint8_t *sgio_alloc(SGIO *io, uint32_t size)
 {
     size_t page = qemu_real_host_page_size();
-    size_t alloc = QEMU_ALIGN_UP(MAX(size, SGIO_MIN_BUFFER), page);
+    size_t alloc = QEMU_ALIGN_UP(size, page);
     uint8_t *p;
 
     if (size > io->req->dev->max_bounce) {

@@ -132,8 +132,8 @@ static void ahci_start(Machine *m)
 
 static void ahci_submit(Machine *m, int port, const Request *req)
 {
-    AhciCommand cmd = ahci_ata_command(port, req->dir == READ ?
-                                       ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT, req);
+    uint8_t command = req->dir == READ ? ATA_READ_DMA_EXT : ATA_WRITE_DMA_EXT;
+    AhciCommand cmd = ahci_ata_command(port, command, req);
 
     ahci_issue(m, &cmd);
 }

@@ -39,8 +39,7 @@
 /**
  * SGIO: the data transfer of one request
  *
- * @buf: the buffer that all of the data goes through, of at least
- *       %SGIO_MIN_BUFFER bytes; NULL if the data goes directly
+ * @buf: the buffer that all of the data goes through, NULL if it goes directly
  * @size: bytes of data, the length of @buf or more
  *
  * The other fields are private.
@@ -67,9 +66,6 @@ typedef struct SGIO {
     uint8_t *bounce;            /* its data, if it cannot be mapped */
     DMAMap map;                 /* its mapping else */
 } SGIO;
-
-/* Whoever looks into SGIO.buf finds this much, zeroed behind the data. */
-#define SGIO_MIN_BUFFER 256
 
 /**
  * sgio_release: free what a transfer that is not running holds
