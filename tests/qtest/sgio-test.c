@@ -40,6 +40,8 @@
 #define   BYTCHK                0x02
 #define OP_READ_16              0x88
 #define OP_WRITE_16             0x8a
+#define OP_SERVICE_ACTION_IN_16 0x9e
+#define   SAI_READ_CAPACITY_16  0x10
 #define OP_READ_12              0xa8
 #define OP_WRITE_12             0xaa
 #define OP_READ_DEFECT_DATA_12  0xb7
@@ -1089,23 +1091,24 @@ static void test_short_reply(const void *data)
 /* QEMU looks into replies no further than they go */
 static void test_tiny_reply(const void *data)
 {
-    static const uint8_t ops[] = {
-        OP_READ_CAPACITY_10, OP_INQUIRY, OP_MODE_SENSE_6
+    static const struct {
+        uint8_t cdb[16];
+        uint8_t len;
+    } one_byte[] = {
+        { { OP_SERVICE_ACTION_IN_16, SAI_READ_CAPACITY_16, [13] = 1 }, 16 },
+        { { OP_INQUIRY, [4] = 1 }, 6 },
+        { { OP_MODE_SENSE_6, [4] = 1 }, 6 },
     };
     const Config *c = data;
     AUTO_COMMAND vpd = { .dir = READ };
     Machine *m = begin(c);
     int i;
 
-    for (i = 0; i < ARRAY_SIZE(ops); i++) {
-        AUTO_COMMAND cmd = { .dir = READ };
+    for (i = 0; i < ARRAY_SIZE(one_byte); i++) {
+        AUTO_COMMAND cmd = { .dir = READ, .cdb_len = one_byte[i].len };
 
         add_entry(&cmd, DATA_BEGIN, 1);
-        cmd.cdb[0] = ops[i];
-        cmd.cdb_len = ops[i] == OP_READ_CAPACITY_10 ? 10 : 6;
-        if (ops[i] != OP_READ_CAPACITY_10) {
-            cmd.cdb[4] = 1;
-        }
+        memcpy(cmd.cdb, one_byte[i].cdb, sizeof(cmd.cdb));
         run(m, c, &cmd);
         g_assert_cmphex(cmd.response, ==, 0);
     }
