@@ -25,7 +25,9 @@
 #define MOVE_INDIRECT           BIT(29)
 #define MOVE_TABLE_INDIRECT     BIT(28)
 
-#define IO_WAIT_RESELECT        2       /* 0: SELECT, 1: WAIT DISCONNECT */
+#define IO_SELECT               0
+#define IO_WAIT_DISCONNECT      1
+#define IO_WAIT_RESELECT        2
 #define IO_SET                  3
 #define IO_CLEAR                4
 #define   IO_ATN                BIT(3)
@@ -430,10 +432,21 @@ bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
     }
 }
 
-bool lsi_sg_insn_leaves(uint32_t insn)
+bool lsi_sg_insn_leaves(uint32_t insn, bool connected, bool signaled)
 {
-    return INSN_TYPE(insn) == INSN_IO_REGISTER &&
-           INSN_OPCODE(insn) <= IO_WAIT_RESELECT;
+    if (INSN_TYPE(insn) != INSN_IO_REGISTER) {
+        return false;
+    }
+    switch (INSN_OPCODE(insn)) {
+    case IO_SELECT:
+        return !connected;
+    case IO_WAIT_DISCONNECT:
+        return true;
+    case IO_WAIT_RESELECT:
+        return !signaled;
+    default:
+        return false;
+    }
 }
 
 /* Memory */

@@ -249,11 +249,13 @@ bool lsi_sg_insn_refuses(uint32_t insn, int phase, uint8_t sfbr, bool carry,
 /**
  * lsi_sg_insn_leaves: does an instruction need a free bus?
  * @insn: first word of the instruction
+ * @connected: the chip is connected: SELECT only jumps
+ * @signaled: SIGP is set: WAIT RESELECT only jumps
  *
  * A target that is about to disconnect has done so then, even if the script has
  * not taken its message.
  */
-bool lsi_sg_insn_leaves(uint32_t insn);
+bool lsi_sg_insn_leaves(uint32_t insn, bool connected, bool signaled);
 
 /**
  * lsi_sg_find: find a command whose data an access would meet

@@ -1895,6 +1895,93 @@ static void test_leave_disconnecting_target(const void *data)
     machine_discard();
 }
 
+/*
+ * The target has its disconnect message on the bus, and the script executes what
+ * @cause says instead of taking it.  A driver may look at the bus then.
+ */
+static void test_ignore_disconnect(const void *data)
+{
+    const LsiTest *t = data;
+    bool stays = !strcmp(t->cause, "select");
+    int64_t deadline = patience_ends();
+    uint32_t spin;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, SPECIAL_SECTOR, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    if (stays) {
+        /* It is connected, and jumps; an interrupt would be a barrier */
+        spin = c.s.here + 8;
+        select_atn(&c.s, 0, spin);
+        jump(&c.s, ALWAYS, spin);
+        script_finish(&c);
+        while (chip_readl(&c, DSP) != spin) {
+            wait_before_poll(deadline, "SELECT");
+        }
+        g_assert_cmphex(chip_readb(&c, SBDL), ==, MSG_SAVE_DATA_POINTER);
+        chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+        chip_writeb(&c, ISTAT0, 0);
+        g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+        chip_run(&c, c.dispatch);
+    } else {
+        wait_disconnect(&c.s);
+        interrupt(&c.s, ALWAYS, MARK);
+        wait_reselect(&c.s, 0);
+        emit_reselected(&c.s, &c.cmd);
+        script_finish(&c);
+        chip_expect_int(&c, MARK);
+        g_assert_cmphex(chip_readb(&c, SBDL), ==, 0);
+        chip_continue(&c);
+    }
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, stays ? "stop" : NULL);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/*
+ * Data that arrives while the machine is reset is written to the chip's own
+ * registers, and would begin a script.
+ */
+static void test_reset_by_data(const void *data)
+{
+    uint32_t script, at = 0;
+    Command second;
+    Script s;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    /* Some bytes of the disk are an address of RAM that nobody uses */
+    do {
+        at++;
+        g_assert_cmpuint(at, <, c.m->disk_size - SECTOR);
+        script = ldl_le_p(c.m->image[0] + at);
+    } while (script % 4 || script < 8 * MiB || script > 30 * MiB ||
+             at % SECTOR > SECTOR - 4);
+    command_read_write(&c, &c.cmd, READ, 0, 3, at / SECTOR, 0, "r512");
+    command_read_write(&c, &second, READ, 0, 4, at / SECTOR, 0, "r512");
+    command_prepare(&c, &second, 1);
+    at %= SECTOR;
+    script_begin(&s, c.m->qts, script);
+    emit_select(&s, &second, 0);
+    interrupt(&s, ALWAYS, MARK);
+    script_end(&s);
+
+    script_start(&c);
+    move(&c.s, DATA_IN, SCRATCH, at);
+    move(&c.s, DATA_IN, c.m->hba_bar.addr + DSP, 4);
+    move(&c.s, DATA_IN, SCRATCH + at, SECTOR - at - 4);
+    script_finish(&c);
+    machine_reset(c.m);
+    request_free(&second.req);
+    clear_unit_attention(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /* A MOVE of nothing is not an end of anything */
 static void test_empty_move(const void *data)
 {
@@ -2261,6 +2348,10 @@ int main(int argc, char **argv)
         add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);
+        add_test("ignore-disconnect/select", dir, "r512+r512", "select",
+                 test_ignore_disconnect);
+        add_test("ignore-disconnect/wait", dir, "r512+r512", "wait",
+                 test_ignore_disconnect);
         add_test("empty-move", dir, "r512+r512", NULL, test_empty_move);
         add_test("unplug/queue", dir, "r512", NULL, test_unplug);
         add_test("unplug/complete", dir, "r100+r412", NULL,
@@ -2286,6 +2377,7 @@ int main(int argc, char **argv)
         add_test("810/list", dir, "r100+m412", NULL, test_810_list);
         add_test("810/off", dir, "r512", NULL, test_810_off);
     }
+    add_test("reset-by-data", READ, "r512", NULL, test_reset_by_data);
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);

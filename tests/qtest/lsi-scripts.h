@@ -54,6 +54,7 @@
 #define   CCNTL1_EN64DBMV       0x01
 #define   CCNTL1_EN64TIBMV      0x02
 #define   CCNTL1_64TIMOD        0x04
+#define SBDL                    0x58
 #define SCRATCHB                0x5c
 #define SCRATCHC                0x60
 #define MMRS                    0xa0
@@ -74,6 +75,7 @@ typedef enum Phase {
 } Phase;
 
 #define MSG_COMMAND_COMPLETE    0x00
+#define MSG_SAVE_DATA_POINTER   0x02
 #define MSG_DISCONNECT          0x04
 #define MSG_ABORT               0x06
 #define MSG_BUS_DEVICE_RESET    0x0c
