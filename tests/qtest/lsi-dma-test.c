@@ -1896,7 +1896,7 @@ static void test_leave_disconnecting_target(const void *data)
 }
 
 /*
- * The target has its disconnect message on the bus, and the script executes what
+ * The target has its disconnect message on the bus, and the script does what
  * @cause says instead of taking it.  A driver may look at the bus then.
  */
 static void test_ignore_disconnect(const void *data)
