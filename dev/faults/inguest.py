@@ -2,15 +2,20 @@
 """Faults under a Linux guest's feet, while fio verifies what it writes.
 
 The guest must not notice: drives stop the machine at an error (rerror, werror), and it
-goes on when the error is over.  So fio may not see one error, and not one wrong byte;
-at the end the host verifies the images as well, whichever they are by then.
+goes on when the error is over.  So fio may not see one error, and not one wrong byte.
+Only of a disk that is unplugged, and of a CD that is ejected, it sees errors; then the
+host looks whether all that fio was told is written is in the image, and gives it back.
+
+Each block says where it belongs and which pass over the disks wrote it: a write that is
+lost leaves the block of an earlier pass.  At the end the host verifies the images as
+well, whichever they are by then.
 """
 
 import json
 import os
 import random
 import shlex
-import subprocess
+import struct
 import threading
 import time
 
@@ -20,9 +25,21 @@ from guest import Guest, GuestError
 
 MIB = 1 << 20
 SIZE = 8 * MIB
-BLOCK = "16k"
-FIO = ["fio", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0",
-       "--do_verify=0", "--gtod_reduce=1", f"--bs={BLOCK}", f"--size={SIZE}"]
+BLOCK = 16 << 10
+FIO = ["fio", "--direct=1", "--ioengine=libaio", "--iodepth=8", f"--bs={BLOCK}",
+       f"--size={SIZE}", "--allow_file_create=0", "--verify=pattern", "--verify_fatal=1",
+       "--verify_state_save=0", "--do_verify=0", "--log_offset=1", "--disable_clat=1",
+       "--disable_slat=1"]
+# A disk that is gone is given up soon.
+TIMEOUT = 5
+# virtio-scsi works in the first of them.
+THREADS = "thread0", "thread1"
+
+
+def pattern(number, offset):
+    """What fio's verify_pattern is for a block of this pass"""
+    unit = struct.pack(">I", number) + struct.pack("<Q", offset)
+    return (unit * (BLOCK // len(unit) + 1))[:BLOCK]
 
 
 class Disk:
@@ -33,6 +50,7 @@ class Disk:
         self.generation = 0
         self.qdev = f"qdev{number}"
         self.name = device.name
+        self.gone = None            # a Gone, while it is unplugged or ejected
 
     @property
     def node(self):
@@ -45,6 +63,15 @@ class Disk:
     @property
     def image(self):
         return guest.WORK / f"faults-{self.node}.img"
+
+
+class Gone:
+    """A disk that is not there: who waits for what"""
+
+    def __init__(self):
+        self.noticed = threading.Event()    # by the guest, and the image was compared
+        self.back = threading.Event()
+        self.found = threading.Event()      # by the guest
 
 
 class Campaign:
@@ -67,19 +94,85 @@ class Campaign:
 
     # --- The load, in a thread of its own ------------------------------------------
 
-    def fio(self, rw, disks):
-        words = FIO + ["--direct=1", "--ioengine=libaio", "--iodepth=8", f"--rw={rw}"]
+    def fio(self, rw, disks, number):
+        """One pass over these disks; the output of those fio that failed."""
+        script = "rm -f /tmp/*.fio /tmp/*.log /tmp/*.failed\n"
         for disk in disks:
-            words += [f"--name={disk.name}", f"--filename={disk.guest_node}"]
-        self.machine.run(shlex.join(words) + " > /tmp/fio 2>&1 || { tail -n 30 /tmp/fio; exit 1; }",
-                         self.limit, f"{rw} and verify")
+            words = [*FIO, f"--rw={rw}", f"--name={disk.name}", f"--filename={disk.guest_node}",
+                     f"--verify_pattern=0x{number if disk.device.writable else 0:08x}%o",
+                     f"--write_lat_log=/tmp/{disk.name}"]
+            script += (f"{{ {shlex.join(words)} > /tmp/{disk.name}.fio 2>&1 "
+                       f"|| echo {disk.name} > /tmp/{disk.name}.failed; }} &\n")
+        script += "wait; cat /tmp/*.failed 2>/dev/null; :"
+        failed = self.machine.run(script, self.limit, f"{rw} and verify").split()
+        return [disk for disk in disks if disk.name in failed]
+
+    def acknowledged(self, disk):
+        """The offsets of what fio was told is written"""
+        # time, value, direction, size, offset, priority
+        text = self.machine.run(f"cat /tmp/{disk.name}_lat.1.log 2>/dev/null; :", self.limit,
+                                "read fio's log")
+        return [int(line.split(",")[4]) for line in text.splitlines() if line]
+
+    def compare(self, disk, offsets, number):
+        """All these blocks of the image are of this pass"""
+        lost = []
+        with open(disk.image, "rb") as image:
+            for offset in offsets:
+                image.seek(offset)
+                if image.read(BLOCK) != pattern(number, offset):
+                    lost.append(offset)
+        if lost:
+            self.problems.append(f"{disk.name}: {len(lost)} of {len(offsets)} blocks that were "
+                                 f"acknowledged are not those of pass {number}: {lost[:8]}")
+
+    def phase(self, rw, disks, number):
+        """Errors are only seen on disks that are gone; they are done once more then."""
+        while disks:
+            disks = self.fio(rw, disks, number)
+            for disk in disks:
+                if not disk.gone:
+                    text = self.machine.run(f"tail -n 30 /tmp/{disk.name}.fio; dmesg | tail -n 20",
+                                            self.limit, "read what fio said")
+                    raise GuestError(f"{disk.name}: fio failed to {rw}:\n{text}")
+                self.compare(disk, self.acknowledged(disk) if rw == "write"
+                             else range(0, SIZE, BLOCK), number if disk.device.writable else 0)
+                disk.gone.noticed.set()
+                self.wait(disk.gone.back)
+                self.find(disk, again=True)
+                disk.gone, gone = None, disk.gone
+                gone.found.set()
+
+    def find(self, disk, again=False):
+        if again and disk.device.writable:
+            self.machine.run(
+                f"echo 1 > /sys/block/{os.path.basename(disk.guest_node)}/device/delete; "
+                f"for scan in $(find /sys/devices/pci0000:00/0000:00:{disk.device.address}/ "
+                "-path '*/scsi_host/host*/scan'); do echo '- - -' > $scan; done", self.limit,
+                "look for the disk that is back")
+        name = devices.find(self.machine, disk.device, self.limit)
+        self.machine.run(f"echo {TIMEOUT} > /sys/block/{name}/device/timeout", self.limit,
+                         "set the timeout")
+        disk.guest_node = f"/dev/{name}"
+
+    def wait(self, event):
+        deadline = time.monotonic() + self.limit
+        while not event.wait(0.1):
+            if self.problems:
+                raise GuestError("the campaign has ended")
+            if time.monotonic() > deadline:
+                raise GuestError("a disk that was gone is not given back, or not noticed")
 
     def load(self):
         try:
-            while not self.stop or not self.passes:
-                self.fio("write", [disk for disk in self.disks if disk.device.writable])
-                self.fio("read", self.disks)
-                self.passes += 1
+            last = False
+            while not last:
+                # Nothing is fired any more: all of the last pass is there.
+                last = self.stop
+                number = self.passes + 1
+                self.phase("write", [disk for disk in self.disks if disk.device.writable], number)
+                self.phase("read", self.disks, number)
+                self.passes = number
         except GuestError as error:
             self.problems.append(str(error))
 
@@ -185,58 +278,117 @@ class Campaign:
         self.complete()
         overlay.unlink()
 
+    def migrate(self, disk):
+        while not self.machine.sending.acquire(timeout=0.1):
+            self.go_on()
+        try:
+            self.machine.migrate(self.arguments(), self.limit)
+        finally:
+            self.machine.sending.release()
+        self.go_on()
+
+    def give_back(self, disk, how):
+        """The guest has noticed that the disk is gone: let it find it again."""
+        def wait(event):
+            deadline = time.monotonic() + self.limit
+            while not event.is_set() and not self.problems:
+                self.go_on()
+                if time.monotonic() > deadline:
+                    raise GuestError(f"{disk.name} is gone, or is back, and nobody notices")
+        wait(disk.gone.noticed)
+        how()
+        disk.gone.back.set()
+        wait(disk.gone.found)
+
+    def unplug(self, disk, thread=None):
+        disk.gone = Gone()
+        self.machine.events.clear()
+        self.qmp("device_del", id=disk.qdev)
+        deadline = time.monotonic() + self.limit
+        while not any(event["event"] == "DEVICE_DELETED"
+                      and event["data"].get("device") == disk.qdev
+                      for event in self.machine.events):
+            self.go_on()
+            if time.monotonic() > deadline:
+                raise GuestError(f"{disk.name} cannot be unplugged")
+        if thread:
+            self.qmp("x-blockdev-set-iothread", node_name=disk.node, iothread=thread)
+        options = dict(word.split("=") for word in f"driver={self.device(disk)}".split(","))
+        self.give_back(disk, lambda: self.machine.qmp("device_add", **options))
+
+    def move_thread(self, disk):
+        """Between its two users the disk's node goes to another thread, and back."""
+        self.unplug(disk, self.random.choice(THREADS))
+
+    def eject(self, disk):
+        disk.gone = Gone()
+        self.qmp("blockdev-open-tray", id=disk.qdev, force=True)
+        self.qmp("blockdev-remove-medium", id=disk.qdev)
+
+        def insert():
+            # Linux closes it when a program opens the device.
+            self.qmp("blockdev-open-tray", id=disk.qdev, force=True)
+            self.qmp("blockdev-insert-medium", id=disk.qdev, node_name=disk.node)
+            self.qmp("blockdev-close-tray", id=disk.qdev)
+        self.give_back(disk, insert)
+
     def fire(self):
-        kinds = ["read_error", "throttle", "stop_cont"]
+        kinds = ["read_error", "throttle", "stop_cont", "migrate"]
         writing = kinds + ["write_error", "disk_full", "mirror", "snapshot"]
+        # IDE disks cannot be unplugged.
+        more = {"lsi": ["unplug"], "esp": ["unplug"], "virtio-scsi": ["unplug", "move_thread"],
+                "atapi": ["eject"], "ahci-cd": ["eject"]}
         while not self.problems:
             todo = [disk for disk in self.disks
                     if sum(self.done[disk.name].values()) < self.count]
             if not todo:
                 return
             disk = self.random.choice(todo)
-            kind = self.random.choice(writing if disk.device.writable else kinds)
+            kind = self.random.choice((writing if disk.device.writable else kinds)
+                                      + more.get(disk.name, []))
             self.pause()
             getattr(self, kind)(disk)
             self.done[disk.name][kind] = self.done[disk.name].get(kind, 0) + 1
 
     # --- The run -------------------------------------------------------------------
 
-    def host_fio(self, disk, rw):
-        command = [*FIO, "--ioengine=psync", f"--rw={rw}", f"--name={disk.name}",
-                   f"--filename={disk.image}"]
-        done = subprocess.run(command, cwd=guest.WORK, capture_output=True, text=True,
-                              timeout=self.limit, check=False)
-        if done.returncode:
-            self.problems.append(f"{disk.name}: the host's fio ({rw}): "
-                                 + (done.stderr + done.stdout).strip()[-500:])
+    def device(self, disk):
+        """device_add's arguments, as on a command line"""
+        _, text = disk.device.arguments.format(drive=disk.node).split()
+        return f"{text},id={disk.qdev},rerror=stop,werror=stop"
+
+    def arguments(self):
+        direct, aio = self.cache
+        words = []
+        for thread in THREADS:
+            words += ["-object", f"iothread,id={thread}"]
+        for controller in dict.fromkeys(disk.device.controller for disk in self.disks):
+            words += controller.replace("virtio-scsi-pci",
+                                        f"virtio-scsi-pci,iothread={THREADS[0]}").split()
+        for disk in self.disks:
+            words += ["-blockdev", json.dumps({"driver": "file", "node-name": disk.file,
+                                               "filename": str(disk.image), "cache": direct,
+                                               "aio": aio}),
+                      "-blockdev", json.dumps({"driver": "raw", "node-name": disk.node, "file": {
+                          "driver": "blkdebug", "image": disk.file}}),
+                      "-device", self.device(disk)]
+        return words
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.machine.process.pid}/fd"))
 
     def run(self):
         kernel, initrd = guest.build_initramfs()
-        direct, aio = self.cache
-        words = []
-        for controller in dict.fromkeys(disk.device.controller for disk in self.disks):
-            words += controller.split()
         for disk in self.disks:
             with open(disk.image, "wb") as image:
-                image.truncate(SIZE)
-            if not disk.device.writable:
-                self.host_fio(disk, "write")
-            words += ["-blockdev", json.dumps({"driver": "file", "node-name": disk.file,
-                                               "filename": str(disk.image), "cache": direct,
-                                               "aio": aio}),
-                      "-blockdev", json.dumps({"driver": "raw", "node-name": disk.node, "file": {
-                          "driver": "blkdebug", "image": disk.file}})]
-            words += (disk.device.arguments.format(drive=disk.node)
-                      + f",id={disk.qdev},rerror=stop,werror=stop").split()
+                for offset in range(0, SIZE, BLOCK):
+                    image.write(pattern(0, offset))
         try:
-            with Guest(self.qemu, kernel, initrd, words, say=self.say) as self.machine:
+            with Guest(self.qemu, kernel, initrd, self.arguments(),
+                       say=self.say) as self.machine:
                 self.machine.boot(self.limit)
                 for disk in self.disks:
-                    disk.guest_node = "/dev/" + devices.find(self.machine, disk.device,
-                                                             self.limit)
+                    self.find(disk)
                 thread = threading.Thread(target=self.load)
                 before = self.descriptors()
                 thread.start()
@@ -257,7 +409,8 @@ class Campaign:
             self.problems.append(str(error))
         for disk in self.disks:
             if not self.problems:
-                self.host_fio(disk, "read")
+                self.compare(disk, range(0, SIZE, BLOCK),
+                             self.passes if disk.device.writable else 0)
             disk.image.unlink(missing_ok=True)
 
 

@@ -23,6 +23,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -215,11 +216,26 @@ class Wire:
     def __init__(self):
         self.socket, self.for_qemu = socket.socketpair()
         self.pending = b""
+        self.successor = None       # of the QEMU that goes on where this one ends
 
     def argument(self, name):
         return ["-chardev", f"socket,id={name},fd={self.for_qemu.fileno()}"]
 
+    def receive(self):
+        """What has come; false at the end."""
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        self.pending += data
+        if not data and self.successor:
+            self.socket, self.successor = self.successor.socket, None
+            return True
+        return bool(data)
+
     def send(self, text):
+        while self.successor and self.receive():
+            pass
         # A stopped QEMU does not read; the wait for its answer then says so.
         self.socket.settimeout(10)
         self.socket.sendall(text.encode() + b"\n")
@@ -230,13 +246,8 @@ class Wire:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.socket], [], [], left)[0]:
                 return None
-            try:
-                data = self.socket.recv(65536)
-            except ConnectionError:
-                data = b""
-            if not data:
+            if not self.receive():
                 raise EOFError
-            self.pending += data
         line, _, self.pending = self.pending.partition(b"\n")
         return line.decode(errors="replace")
 
@@ -251,7 +262,10 @@ class Guest:
         self.log = Path(workdir) / "qemu.log"
         self.qmp_wire, self.wire = Wire(), Wire()
         self.process = None
+        self.events = []            # of QMP, as far as they came before an answer
         self.number = 0
+        # A guest that moves to another QEMU must not leave its input behind.
+        self.sending = threading.Lock()
         self.say = say
         # fio's crc32c wants SSE 4.2; more features only make TCG slower.
         cpu = "host" if accel == "kvm" else "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"
@@ -264,10 +278,9 @@ class Guest:
             # as it is on a machine that has been up for a while.
             "-append", "console=ttyS0 panic=-1 mitigations=off nokaslr "
                        f"transparent_hugepage=never {append}",
-            "-serial", f"file:{self.console}",
-            *self.wire.argument("wire"), "-serial", "chardev:wire",
-            *self.qmp_wire.argument("qmp"), "-mon", "chardev=qmp,mode=control",
-            *arguments]
+            "-chardev", f"file,id=console,path={self.console},append=on",
+            "-serial", "chardev:console"]
+        self.arguments = arguments
 
     def __enter__(self):
         return self
@@ -280,19 +293,26 @@ class Guest:
             self.process.kill()
             self.process.wait()
 
-    def boot(self, limit=60):
-        self.console.write_text("")
-        ends = [self.wire.for_qemu, self.qmp_wire.for_qemu]
-        with open(self.log, "w") as log:
-            log.write(" ".join(self.command) + "\n")
+    def start(self, wire, qmp_wire, arguments):
+        command = [*self.command, *wire.argument("wire"), "-serial", "chardev:wire",
+                   *qmp_wire.argument("qmp"), "-mon", "chardev=qmp,mode=control", *arguments]
+        ends = [wire.for_qemu, qmp_wire.for_qemu]
+        with open(self.log, "a") as log:
+            log.write(" ".join(command) + "\n")
             log.flush()
             # QEMU must not outlive us, even if we are killed.
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self.command],
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=[end.fileno() for end in ends])
         for end in ends:
             end.close()
+        return process
+
+    def boot(self, limit=60):
+        self.console.write_text("")
+        self.log.write_text("")
+        self.process = self.start(self.wire, self.qmp_wire, self.arguments)
         deadline = time.monotonic() + limit
         self.next_line(self.qmp_wire, deadline, f"greet us within {limit} s")
         self.qmp("qmp_capabilities")
@@ -326,12 +346,16 @@ class Guest:
     def run(self, script, limit=60, what="run a command"):
         """The output of a shell script run in the guest; its failure is ours."""
         self.number += 1
-        self.send(self.wire, f"{self.number} "
-                  + base64.b64encode(script.encode()).decode())
         deadline = time.monotonic() + limit
+        in_time = f"{what} within {limit} s"
+        with self.sending:
+            self.send(self.wire, f"{self.number} "
+                      + base64.b64encode(script.encode()).decode())
+            while self.next_line(self.wire, deadline, in_time) != f"@begin {self.number}":
+                pass
         output = []
         while True:
-            line = self.next_line(self.wire, deadline, f"{what} within {limit} s")
+            line = self.next_line(self.wire, deadline, in_time)
             if line.startswith(f"@end {self.number} "):
                 break
             if line.startswith("@say "):
@@ -344,6 +368,39 @@ class Guest:
             raise CommandFailed(f"The guest could not {what}, exit status {status}:\n"
                                 + (text.strip()[-1000:] or "it said nothing"))
         return text
+
+    def migrate(self, arguments, limit=60):
+        """Go on in another QEMU, with these arguments for its disks.
+
+        The caller holds "sending".  A run() in another thread does not notice.
+        """
+        wire, qmp_wire = Wire(), Wire()
+        channel = self.console.with_name("migration")
+        channel.unlink(missing_ok=True)
+        deadline = time.monotonic() + limit
+        target = self.start(wire, qmp_wire, [*arguments, "-incoming", f"unix:{channel}"])
+        try:
+            # It answers when it has begun to listen.
+            qmp_wire.send(json.dumps({"execute": "qmp_capabilities"}))
+            if not qmp_wire.line(deadline) or not qmp_wire.line(deadline):
+                raise self.failure(f"The new QEMU did not greet us within {limit} s")
+            self.qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40,
+                                                  "downtime-limit": 1000})
+            self.qmp("migrate", uri=f"unix:{channel}")
+            while (status := self.qmp("query-migrate").get("status")) != "completed":
+                if status == "failed" or time.monotonic() > deadline:
+                    raise self.failure(f"The guest did not move to another QEMU: {status}")
+                time.sleep(0.05)
+            # What the old one has said is read before what the new one says.
+            self.wire.successor = wire
+            self.shutdown()
+        except EOFError:
+            raise self.failure(f"The new QEMU ended ({target.wait()})") from None
+        except BaseException:
+            target.kill()
+            target.wait()
+            raise
+        self.process, self.qmp_wire = target, qmp_wire
 
     def send(self, wire, text):
         try:
@@ -358,6 +415,8 @@ class Guest:
         while True:
             answer = json.loads(self.next_line(
                 self.qmp_wire, deadline, f"answer the QMP command {name} in {limit} s"))
+            if "event" in answer:
+                self.events.append(answer)
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:
