@@ -351,7 +351,8 @@ class Guest:
         with self.sending:
             self.send(self.wire, f"{self.number} "
                       + base64.b64encode(script.encode()).decode())
-            while self.next_line(self.wire, deadline, in_time) != f"@begin {self.number}":
+            while self.next_line(self.wire, deadline, f"begin to {in_time}") \
+                    != f"@begin {self.number}":
                 pass
         output = []
         while True:
