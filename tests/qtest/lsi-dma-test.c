@@ -46,6 +46,7 @@
 #define INQUIRY                 0x12
 #define READ_10                 0x28
 #define WRITE_10                0x2a
+#define SYNCHRONIZE_CACHE_10    0x35
 #define GOOD                    0x00
 #define CHECK_CONDITION         0x02
 #define NO_STATUS               0xff
@@ -72,6 +73,8 @@
                                 INJECT "errno=5"
 #define SLOW_DISK               INJECT "event=none" INJECT "errno=0" \
                                 INJECT "delay-ns=20000000"
+#define LESS_SLOW_DISK          INJECT "event=none" INJECT "errno=0" \
+                                INJECT "delay-ns=5000000"
 #define FULL_ONCE               INJECT "event=none" INJECT "sector=22" \
                                 INJECT "errno=28" INJECT "once=on"
 
@@ -82,6 +85,8 @@ static const Setup sym810_off = CHIP_SETUP("lsi53c810", ",direct-dma=off", "");
 static const Setup big = HBA_SETUP("", " -m 5G");
 static const Setup bad = HBA_SETUP("", "", .drive[0] = BAD_DISK);
 static const Setup slow = HBA_SETUP("", "", .drive[0] = SLOW_DISK);
+static const Setup slow_both = HBA_SETUP("", "", .drive[0] = LESS_SLOW_DISK,
+                                         .drive[1] = SLOW_DISK);
 static const Setup full = HBA_SETUP("", ",werror=stop", .drive[0] = FULL_ONCE);
 
 /* A SCSI command as a script sends it */
@@ -1982,6 +1987,59 @@ static void test_reset_by_data(const void *data)
     chip_end(&c);
 }
 
+/*
+ * The command of one disk ends while the other disk is reset, and the script
+ * would go on with a command for that one.
+ */
+static void test_reset_by_status(const void *data)
+{
+    const LsiTest *t = data;
+    /* The disk that is reset first, and has a command that takes longer */
+    const int first = 1;
+    uint32_t again, when_status;
+    Command flush, next;
+    Script *s;
+    Chip c;
+
+    chip_begin(&c, &slow_both);
+    s = &c.s;
+    /* A disk that nobody has written to has nothing to flush */
+    run_command(&c, WRITE, !first, 100, "r512");
+    command_read_write(&c, &c.cmd, t->dir, first, 3, SPECIAL_SECTOR, 0,
+                       t->list);
+    command_read_write(&c, &next, READ, first, 4, SPECIAL_SECTOR + 1, 0,
+                       "r512@4096");
+    command_init(&flush, !first, UNTAGGED);
+    flush.cdb[0] = SYNCHRONIZE_CACHE_10;
+    command_prepare(&c, &c.cmd, 0);
+    command_prepare(&c, &next, 1);
+    command_prepare(&c, &flush, 2);
+
+    script_begin(s, c.m->qts, c.script);
+    emit_select(s, &c.cmd, 0);
+    emit_moves(&c, 0, c.cmd.req.list->len);
+    move(s, MESSAGE_IN, c.cmd.structure + MSG_IN_OFFSET, 2);
+    clear_ack(s);
+    wait_disconnect(s);
+    emit_select(s, &flush, 0);
+    again = s->here;
+    when_status = jump(s, WHEN_PHASE(STATUS), 0);
+    jump(s, ALWAYS, again);
+    land(s, when_status);
+    emit_status(s, &flush);
+    emit_select(s, &next, 0);
+    interrupt(s, ALWAYS, MARK);
+    script_end(s);
+    chip_run(&c, c.script);
+    machine_reset(c.m);
+    expect_partial_transfer(c.m, &c.cmd.req);
+    request_free(&next.req);
+    clear_unit_attention(&c);
+    expect_counters(&c, 2, NULL, NULL);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /* A MOVE of nothing is not an end of anything */
 static void test_empty_move(const void *data)
 {
@@ -2344,6 +2402,7 @@ int main(int argc, char **argv)
         add_test("system-reset", dir, "r512", NULL, test_system_reset);
     }
     for (dir = READ; dir <= WRITE; dir++) {
+        add_test("reset-by-status", dir, "r512", NULL, test_reset_by_status);
         add_test("stop", dir, "r512+r512", NULL, test_stop);
         add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
