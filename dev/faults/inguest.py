@@ -89,13 +89,14 @@ class Campaign:
         self.done = {disk.name: {} for disk in self.disks}
         self.problems = []
         self.passes = 0
+        self.acknowledged = 0       # blocks, written in passes that a disk's removal ended
         self.stop = False
         self.machine = None
 
     # --- The load, in a thread of its own ------------------------------------------
 
     def fio(self, rw, disks, number):
-        """One pass over these disks; the output of those fio that failed."""
+        """One pass over these disks; those whose fio failed."""
         script = "rm -f /tmp/*.fio /tmp/*.log /tmp/*.failed\n"
         for disk in disks:
             words = [*FIO, f"--rw={rw}", f"--name={disk.name}", f"--filename={disk.guest_node}",
@@ -107,8 +108,8 @@ class Campaign:
         failed = self.machine.run(script, self.limit, f"{rw} and verify").split()
         return [disk for disk in disks if disk.name in failed]
 
-    def acknowledged(self, disk):
-        """The offsets of what fio was told is written"""
+    def offsets_written(self, disk):
+        """Those of what fio was told is written"""
         # time, value, direction, size, offset, priority
         text = self.machine.run(f"cat /tmp/{disk.name}_lat.1.log 2>/dev/null; :", self.limit,
                                 "read fio's log")
@@ -135,8 +136,11 @@ class Campaign:
                     text = self.machine.run(f"tail -n 30 /tmp/{disk.name}.fio; dmesg | tail -n 20",
                                             self.limit, "read what fio said")
                     raise GuestError(f"{disk.name}: fio failed to {rw}:\n{text}")
-                self.compare(disk, self.acknowledged(disk) if rw == "write"
-                             else range(0, SIZE, BLOCK), number if disk.device.writable else 0)
+                offsets = range(0, SIZE, BLOCK)
+                if rw == "write":
+                    offsets = self.offsets_written(disk)
+                    self.acknowledged += len(offsets)
+                self.compare(disk, offsets, number if disk.device.writable else 0)
                 disk.gone.noticed.set()
                 self.wait(disk.gone.back)
                 self.find(disk, again=True)
@@ -228,12 +232,15 @@ class Campaign:
     def disk_full(self, disk):
         self.error(disk, True, 28)
 
-    def throttle(self, disk):
+    def limit_rate(self, disk, **limits):
         zero = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
-        limits = {"bps": self.random.choice([0, 4 * MIB]), "iops": self.random.choice([0, 200])}
         self.machine.qmp("block_set_io_throttle", id=disk.qdev, **{**zero, **limits})
+
+    def throttle(self, disk):
+        self.limit_rate(disk, bps=self.random.choice([0, 4 * MIB]),
+                        iops=self.random.choice([0, 200]))
         self.pause()
-        self.machine.qmp("block_set_io_throttle", id=disk.qdev, **zero)
+        self.limit_rate(disk)
 
     def stop_cont(self, disk):
         self.qmp("stop")
@@ -301,6 +308,9 @@ class Campaign:
         wait(disk.gone.found)
 
     def unplug(self, disk, thread=None):
+        # So slow that it is likely to be at work
+        self.limit_rate(disk, bps=MIB)
+        time.sleep(self.random.uniform(0, SIZE / MIB))
         disk.gone = Gone()
         self.machine.events.clear()
         self.qmp("device_del", id=disk.qdev)
@@ -415,7 +425,7 @@ class Campaign:
 
 
 def campaign(options, say):
-    """Run it; {"devices": {device: {kind: count}}, "passes": N, "problems": [...]}"""
+    """Run it; {"devices": {device: {kind: count}}, "passes": N, ..., "problems": [...]}"""
     guest.WORK.mkdir(parents=True, exist_ok=True)
     run = Campaign(options, say)
     started = time.monotonic()
@@ -425,7 +435,9 @@ def campaign(options, say):
         say(f"guest {name:11s} " + ", ".join(f"{count} {kind}" for kind, count in
                                              sorted(kinds.items())))
     say(f"guest: each disk was written, read and verified {run.passes} times, "
-        f"{SIZE // MIB} MiB each, in {time.monotonic() - started:.0f} s")
+        f"{SIZE // MIB} MiB each, in {time.monotonic() - started:.0f} s; "
+        f"{run.acknowledged} blocks were acknowledged before their disk was gone")
     for problem in run.problems:
         say(f"FAILED: {problem}")
-    return {"devices": run.done, "passes": run.passes, "problems": run.problems}
+    return {"devices": run.done, "passes": run.passes, "acknowledged": run.acknowledged,
+            "problems": run.problems}
