@@ -50,6 +50,10 @@ LIBRARIES = {
 }
 
 
+# After so many seconds without a word a guest is nudged.
+SILENCE = 30
+
+
 class GuestError(Exception):
     """Something that makes the run useless, as a sentence for a person."""
 
@@ -265,7 +269,7 @@ class Guest:
         self.events = []            # of QMP, as far as they came before an answer
         self.number = 0
         # A guest that moves to another QEMU must not leave its input behind.
-        self.sending = threading.Lock()
+        self.sending = threading.RLock()
         self.say = say
         # fio's crc32c wants SSE 4.2; more features only make TCG slower.
         cpu = "host" if accel == "kvm" else "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"
@@ -322,7 +326,9 @@ class Guest:
 
     def next_line(self, wire, deadline, what):
         try:
-            line = wire.line(deadline)
+            while (line := wire.line(min(deadline, time.monotonic() + SILENCE))) is None \
+                    and time.monotonic() < deadline:
+                self.nudge(wire)
         except EOFError:
             status = self.process.wait()
             how = f"was killed by signal {-status}" if status < 0 else f"ended ({status})"
@@ -330,6 +336,18 @@ class Guest:
         if line is None:
             raise self.failure(f"The guest did not {what}")
         return line
+
+    def nudge(self, wire):
+        """An empty line, which the guest ignores, but not its serial driver.
+
+        On a busy host a guest has been seen to hang with its serial port idle.
+        """
+        if wire is self.wire and self.number and self.sending.acquire(blocking=False):
+            try:
+                self.say(f"(the guest has been silent for {SILENCE} s)")
+                self.send(wire, "")
+            finally:
+                self.sending.release()
 
     def failure(self, sentence):
         """A GuestError that shows what QEMU and the guest said last."""
