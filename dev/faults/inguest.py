@@ -142,7 +142,8 @@ class Campaign:
                     self.acknowledged += len(offsets)
                 self.compare(disk, offsets, number if disk.device.writable else 0)
                 disk.gone.noticed.set()
-                self.wait(disk.gone.back)
+                self.until(disk.gone.back.is_set, lambda: time.sleep(0.1),
+                           f"{disk.name} is gone, and not given back")
                 self.find(disk, again=True)
                 disk.gone, gone = None, disk.gone
                 gone.found.set()
@@ -159,13 +160,15 @@ class Campaign:
                          "set the timeout")
         disk.guest_node = f"/dev/{name}"
 
-    def wait(self, event):
+    def until(self, condition, meanwhile, problem):
+        """Both threads wait for the other one, for QEMU and for the guest with this."""
         deadline = time.monotonic() + self.limit
-        while not event.wait(0.1):
+        while not condition():
             if self.problems:
                 raise GuestError("the campaign has ended")
             if time.monotonic() > deadline:
-                raise GuestError("a disk that was gone is not given back, or not noticed")
+                raise GuestError(problem)
+            meanwhile()
 
     def load(self):
         try:
@@ -296,16 +299,13 @@ class Campaign:
 
     def give_back(self, disk, how):
         """The guest has noticed that the disk is gone: let it find it again."""
-        def wait(event):
-            deadline = time.monotonic() + self.limit
-            while not event.is_set() and not self.problems:
-                self.go_on()
-                if time.monotonic() > deadline:
-                    raise GuestError(f"{disk.name} is gone, or is back, and nobody notices")
-        wait(disk.gone.noticed)
+        gone = disk.gone            # which the other thread clears
+        self.until(gone.noticed.is_set, self.go_on,
+                   f"{disk.name} is gone, and the guest does not notice")
         how()
-        disk.gone.back.set()
-        wait(disk.gone.found)
+        gone.back.set()
+        self.until(gone.found.is_set, self.go_on,
+                   f"{disk.name} is back, and the guest does not notice")
 
     def unplug(self, disk, thread=None):
         # So slow that it is likely to be at work
@@ -314,13 +314,10 @@ class Campaign:
         disk.gone = Gone()
         self.machine.events.clear()
         self.qmp("device_del", id=disk.qdev)
-        deadline = time.monotonic() + self.limit
-        while not any(event["event"] == "DEVICE_DELETED"
-                      and event["data"].get("device") == disk.qdev
-                      for event in self.machine.events):
-            self.go_on()
-            if time.monotonic() > deadline:
-                raise GuestError(f"{disk.name} cannot be unplugged")
+        self.until(lambda: any(event["event"] == "DEVICE_DELETED"
+                               and event["data"].get("device") == disk.qdev
+                               for event in self.machine.events), self.go_on,
+                   f"{disk.name} cannot be unplugged")
         if thread:
             self.qmp("x-blockdev-set-iothread", node_name=disk.node, iothread=thread)
         options = dict(word.split("=") for word in f"driver={self.device(disk)}".split(","))
