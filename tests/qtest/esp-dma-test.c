@@ -1658,6 +1658,34 @@ static void test_iommu_fault(const void *type)
 }
 
 /*
+ * The page behind RAM is that of the ESP's own registers: the last one that is
+ * written is the command, and that is to reset the SCSI bus.
+ */
+static void test_iommu_own_registers(const void *type)
+{
+    const uint32_t last = (ESP_CMD + 1) * 4;
+    Board *b = esp_test_begin(type);
+    int page = PAGE_OF(ADDR) + 1;
+    uint32_t addr = page * PAGE + last - SECTOR;
+    uint32_t at = 0;
+
+    while (b->disk[at + SECTOR - 1] != CMD_BUS_RESET) {
+        at += SECTOR;
+        g_assert_cmpuint(at, <, DISK_SIZE);
+    }
+    ss5_map(b, page, iopte(SS5_ESP));
+    begin_command(b, READ, at, SECTOR);
+    start_ti(b, READ, addr, SECTOR);
+    wait_for_status_phase(b, SECTOR);
+    finish(b);
+    expect_moved(b, READ, at, addr, SECTOR - last);
+    ss5_map(b, page, iopte(b->frame[page]));
+    assert_direct(b, 1);
+    assert_usable(b);
+    esp_test_end(b);
+}
+
+/*
  * The DMA controller counts 24 bits of its address.  Where QEMU's goes on from
  * there is not how hardware does it, but it shall be the same for all data.
  */
@@ -1736,6 +1764,7 @@ static const Test amd_tests[] = {
 static const Test ss5_tests[] = {
     { "iommu/remap", test_iommu_remap },
     { "iommu/fault", test_iommu_fault },
+    { "iommu/own-registers", test_iommu_own_registers },
     { "window-edge", test_window_edge },
     { }
 };

@@ -1987,6 +1987,53 @@ static void test_reset_by_data(const void *data)
     chip_end(&c);
 }
 
+static void emit_chip_reset(Script *s)
+{
+    move_to_register(s, ISTAT0, ISTAT0_SRST);
+}
+
+static void emit_bus_reset(Script *s)
+{
+    move_to_register(s, SCNTL1, SCNTL1_RST);
+}
+
+typedef struct ResetTest {
+    const char *name;
+    void (*emit)(Script *s);
+    bool bus;
+} ResetTest;
+
+/* A script goes on because a request ends, and cannot wait for that */
+static void test_reset_by_script(const void *data)
+{
+    const ResetTest *t = data;
+    int64_t deadline = patience_ends();
+    Chip c;
+
+    chip_begin(&c, &slow);
+    chip_writel(&c, SCRATCHA, MARK);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    c.cmd.identify = MSG_IDENTIFY;
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    t->emit(&c.s);
+    script_finish(&c);
+    if (t->bus) {
+        g_assert_cmphex(chip_wait(&c), ==, SIST0_RST << 8);
+        chip_writeb(&c, SCNTL1, 0);
+    } else {
+        while (chip_readl(&c, SCRATCHA) == MARK) {
+            wait_before_poll(deadline, "reset");
+        }
+    }
+    expect_transfer(c.m, &c.cmd.req, c.cmd.req.bytes);
+    request_free(&c.cmd.req);
+    clear_unit_attention(&c);
+    expect_counters(&c, 0, "no-disconnect", NULL);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /*
  * The command of one disk ends while the other disk is reset, and the script
  * would go on with a command for that one.
@@ -2340,8 +2387,13 @@ int main(int argc, char **argv)
     static const char *const surplus_lists[] = {
         "r1025", "r1000+r100", "r512@4096+r1024@0", NULL
     };
+    static const ResetTest reset_tests[] = {
+        { "chip", emit_chip_reset },
+        { "bus", emit_bus_reset, .bus = true },
+    };
     const char *const *list;
     Direction dir;
+    int i;
 
     g_test_init(&argc, &argv, NULL);
 
@@ -2437,6 +2489,12 @@ int main(int argc, char **argv)
         add_test("810/off", dir, "r512", NULL, test_810_off);
     }
     add_test("reset-by-data", READ, "r512", NULL, test_reset_by_data);
+    for (i = 0; i < ARRAY_SIZE(reset_tests); i++) {
+        g_autofree char *path = g_strdup_printf("lsi-dma/reset-by-script/%s",
+                                                reset_tests[i].name);
+
+        qtest_add_data_func(path, &reset_tests[i], test_reset_by_script);
+    }
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);

@@ -1,0 +1,296 @@
+/*
+ * Storage controllers whose DMA and interrupts go to their own registers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A request ends with data in a bounce buffer being written back, and with an
+ * interrupt that may be a write, too.  If such a write resets the controller,
+ * this may not wait for the very request to end.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "ahci-dma-util.h"
+#include "dma-hba-util.h"
+#include "hw/pci/pci_regs.h"
+#include "lsi-scripts.h"
+#include "scsi-test-util.h"
+#include "standard-headers/linux/virtio_pci.h"
+
+/* AHCI 1.3.1, chapter 3 */
+#define IS                      0x08
+#define GHC_IE                  0x00000002
+#define P0IE                    0x114
+
+#define MEGASAS_REGISTERS_BAR   0
+#define VIRTIO_MSIX_BAR         1
+
+/* Data that does the thing: these bits of a little-endian word at its start */
+typedef struct Word {
+    uint32_t mask;
+    uint32_t value;
+} Word;
+
+typedef struct OwnTest {
+    const char *hba;
+    const char *name;
+    uint32_t reg;
+    Word data;
+    int bytes;                  /* for the register */
+    const char *machine;
+} OwnTest;
+
+static const HbaType *hba_type(const char *name)
+{
+    int i;
+
+    for (i = 0; i < HBA_TYPES; i++) {
+        if (!strcmp(hba_types[i].name, name)) {
+            return &hba_types[i];
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* Where on the disk there is such a word, at the beginning of a sector */
+static uint32_t find(Machine *m, Word word, uint32_t sector_size)
+{
+    uint32_t at = 0;
+
+    while ((ldl_le_p(m->image[0] + at) & word.mask) != word.value) {
+        at += sector_size;
+        g_assert_cmpuint(at, <, m->disk_size);
+    }
+    return at;
+}
+
+/* A request for such a sector, whose first bytes go to a register */
+static void request_to_register(Machine *m, Request *req, Word word,
+                                uint32_t sector_size, int bytes)
+{
+    g_autofree char *list = g_strdup_printf("h%d@0+r%d", bytes,
+                                            sector_size - bytes);
+
+    request_init(m, req, READ, 0, find(m, word, sector_size), 0, list);
+}
+
+/* In the place of nothing, which is what the bytes shall go to */
+static uint64_t region_replace(Machine *m, uint64_t base)
+{
+    uint64_t old = m->region[HOLE].base;
+
+    m->region[HOLE].base = base;
+    return old;
+}
+
+static void test_data(const void *data)
+{
+    const OwnTest *t = data;
+    const HbaType *hba = hba_type(t->hba);
+    Setup setup = hba_setup(hba, NULL, NULL, NULL, t->machine);
+    int64_t deadline = patience_ends();
+    Machine *m = test_begin(&setup);
+    Progress progress;
+    uint64_t hole;
+    Request req;
+
+    hba->start(m);
+    hba_clear_attention(m, hba);
+    request_to_register(m, &req, t->data, hba->cd ? CD_SECTOR : SECTOR,
+                        t->bytes);
+    hole = region_replace(m, m->hba_bar.addr + t->reg);
+    hba->submit(m, 0, &req);
+    while ((progress = hba_poll(m, hba, 0)) == IN_FLIGHT) {
+        wait_before_poll(deadline, "end of command");
+    }
+    region_replace(m, hole);
+
+    g_assert_cmpint(progress, ==, ENDED_WELL);
+    expect_transfer(m, &req, req.bytes);
+    request_free(&req);
+    hba_clear_attention(m, hba);
+    hba->stop(m);
+    test_end(m);
+}
+
+/* AHCI: commands that are not among what all controllers do */
+
+static void test_ahci_command(const void *data)
+{
+    const uint8_t *command = data;
+    const Word reset = { GHC_HR, GHC_HR };
+    const HbaType *hba = hba_type("ahci");
+    Setup setup = hba_setup(hba, NULL, NULL, NULL, NULL);
+    Machine *m = test_begin(&setup);
+    AhciCommand cmd;
+    uint64_t hole;
+    Request req;
+
+    hba->start(m);
+    request_to_register(m, &req, reset, SECTOR, 4);
+    hole = region_replace(m, m->hba_bar.addr + GHC);
+    cmd = ahci_ata_command(0, *command, &req);
+    ahci_issue(m, &cmd);
+    wait_until_clear(m, P0CI, 1);
+    wait_until_clear(m, P0SACT, 1);
+    region_replace(m, hole);
+    ahci_accept(m);
+    expect_transfer(m, &req, req.bytes);
+    request_free(&req);
+    hba_clear_attention(m, hba);
+    test_end(m);
+}
+
+/* Its interrupt is a message to itself */
+static void test_ahci_msi(void)
+{
+    const HbaType *hba = hba_type("ahci");
+    Setup setup = hba_setup(hba, NULL, NULL, NULL, NULL);
+    Machine *m = test_begin(&setup);
+    uint8_t msi = qpci_find_capability(m->hba, PCI_CAP_ID_MSI, 0);
+    uint16_t control = qpci_config_readw(m->hba, msi + PCI_MSI_FLAGS);
+    bool is_64bit = control & PCI_MSI_FLAGS_64BIT;
+
+    g_assert_cmphex(msi, !=, 0);
+    hba->start(m);
+    qpci_config_writel(m->hba, msi + PCI_MSI_ADDRESS_LO,
+                       m->hba_bar.addr + GHC);
+    if (is_64bit) {
+        qpci_config_writel(m->hba, msi + PCI_MSI_ADDRESS_HI,
+                           m->hba_bar.addr >> 32);
+    }
+    qpci_config_writew(m->hba, msi + (is_64bit ? PCI_MSI_DATA_64 :
+                                      PCI_MSI_DATA_32), GHC_HR);
+    qpci_config_writew(m->hba, msi + PCI_MSI_FLAGS,
+                       control | PCI_MSI_FLAGS_ENABLE);
+    hba_writel(m, P0IE, ~0u);
+    hba_writel(m, GHC, GHC_AE | GHC_IE);
+
+    hba_clear_attention(m, hba);
+    /* The interrupt has been raised, and the controller was not reset */
+    g_assert_cmphex(hba_readl(m, IS), ==, 1);
+    g_assert_cmphex(hba_readl(m, GHC), ==, GHC_AE | GHC_IE);
+    test_end(m);
+}
+
+static void test_virtio_scsi(void)
+{
+    static const Setup setup = {
+        .machine = "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on "
+                   "-device scsi-hd,bus=hba.0,drive=drive0",
+        .disks = 1,
+        .hba_devfn = QPCI_DEVFN(5, 0),
+        .hba_bar = VIRTIO_MSIX_BAR,
+    };
+    const Word no_status = { 0xff, 0 };
+    Machine *m = test_begin(&setup);
+    uint8_t cdb[10] = { 0x28 /* READ (10) */ };
+    struct virtio_scsi_cmd_resp resp;
+    QGuestAllocator alloc;
+    SGEntry list[2];
+    VirtioScsi v;
+    Request req;
+    int i;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, &v, 5, &alloc);
+    request_to_register(m, &req, no_status, SECTOR, 1);
+    for (i = 0; i < 2; i++) {
+        const Entry *e = &g_array_index(req.list, Entry, i);
+
+        list[i] = (SGEntry) { entry_address(m, e), e->len };
+    }
+    list[0].addr = v.pci->bar.addr + v.pci->common_cfg_offset +
+                   offsetof(struct virtio_pci_common_cfg, device_status);
+    stl_be_p(&cdb[2], req.start / SECTOR);
+    cdb[8] = 1;
+    virtio_scsi_post(m, &v, cdb, sizeof(cdb), READ, list, 2);
+    virtio_scsi_wait(m, &v, &resp);
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    expect_transfer(m, &req, req.bytes);
+    request_free(&req);
+    virtio_scsi_stop(&v, &alloc);
+    alloc_destroy(&alloc);
+    test_end(m);
+}
+
+static void test_megasas(void)
+{
+    static const Setup setup = {
+        .machine = "-device megasas,id=hba,addr=5 "
+                   "-device scsi-hd,bus=hba.0,drive=drive0",
+        .disks = 1,
+        .hba_devfn = QPCI_DEVFN(MEGASAS_SLOT, 0),
+        .hba_bar = MEGASAS_REGISTERS_BAR,
+    };
+    const Word reset = { MFI_IDB_READY, MFI_IDB_READY };
+    Machine *m = test_begin(&setup);
+    uint8_t frame[MFI_IO_SGL + 2 * MFI_SGE_SIZE] = {
+        [MFI_FRAME_CMD] = MFI_CMD_LD_READ,
+        [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
+        [MFI_FRAME_DATA_LEN] = 1,
+    };
+    SGEntry list[2];
+    Request req;
+    int i;
+
+    request_to_register(m, &req, reset, SECTOR, 4);
+    for (i = 0; i < 2; i++) {
+        const Entry *e = &g_array_index(req.list, Entry, i);
+
+        list[i] = (SGEntry) { entry_address(m, e), e->len };
+    }
+    list[0].addr = m->hba_bar.addr + MFI_IDB;
+    stl_le_p(&frame[MFI_IO_LBA_LOW], req.start / SECTOR);
+    megasas_put_sgl(frame, MFI_IO_SGL, list, 2);
+    megasas_post(m, MFI_FRAME(0), frame, sizeof(frame));
+    g_assert_cmphex(megasas_wait(m, MFI_FRAME(0)), ==, MFI_STAT_OK);
+    expect_transfer(m, &req, req.bytes);
+    request_free(&req);
+    test_end(m);
+}
+
+static const OwnTest tests[] = {
+    { "ahci", "reset", GHC, { GHC_HR, GHC_HR }, 4 },
+    { "ahci", "stop", P0CMD, { PXCMD_ST, 0 }, 4 },
+    { "ahci-cd", "reset", GHC, { GHC_HR, GHC_HR }, 4 },
+    { "ahci-cd", "stop", P0CMD, { PXCMD_ST, 0 }, 4 },
+    { "lsi", "reset", ISTAT0, { 0xe8, ISTAT0_SRST }, 1 },
+    { "lsi", "bus-reset", SCNTL1, { SCNTL1_RST, SCNTL1_RST }, 1 },
+    { "lsi", "off/reset", ISTAT0, { 0xe8, ISTAT0_SRST }, 1,
+      "-global lsi53c895a.direct-dma=off" },
+    { "lsi", "off/bus-reset", SCNTL1, { SCNTL1_RST, SCNTL1_RST }, 1,
+      "-global lsi53c895a.direct-dma=off" },
+};
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        uint8_t command;
+    } commands[] = {
+        { "pio", ATA_READ_SECTORS_EXT },
+        { "ncq", ATA_READ_FPDMA_QUEUED },
+    };
+    int i;
+
+    g_test_init(&argc, &argv, NULL);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        const OwnTest *t = &tests[i];
+        g_autofree char *path = g_strdup_printf("dma-reentrancy/%s/data/%s",
+                                                t->hba, t->name);
+
+        qtest_add_data_func(path, t, test_data);
+    }
+    for (i = 0; i < ARRAY_SIZE(commands); i++) {
+        g_autofree char *path = g_strdup_printf("dma-reentrancy/ahci/%s/reset",
+                                                commands[i].name);
+
+        qtest_add_data_func(path, &commands[i].command, test_ahci_command);
+    }
+    qtest_add_func("dma-reentrancy/ahci/msi/reset", test_ahci_msi);
+    qtest_add_func("dma-reentrancy/virtio-scsi/data/reset", test_virtio_scsi);
+    qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
+    return test_run();
+}
