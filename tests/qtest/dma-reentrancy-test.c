@@ -39,6 +39,7 @@ typedef struct OwnTest {
     Word data;
     int bytes;                  /* for the register */
     const char *machine;
+    const char *list;           /* of more sectors */
 } OwnTest;
 
 static const HbaType *hba_type(const char *name)
@@ -65,12 +66,16 @@ static uint32_t find(Machine *m, Word word, uint32_t sector_size)
     return at;
 }
 
-/* A request for such a sector, whose first bytes go to a register */
+/*
+ * A request for such a sector, whose first bytes go to a register, and for as
+ * many more as @more has room for
+ */
 static void request_to_register(Machine *m, Request *req, Word word,
-                                uint32_t sector_size, int bytes)
+                                uint32_t sector_size, int bytes,
+                                const char *more)
 {
-    g_autofree char *list = g_strdup_printf("h%d@0+r%d", bytes,
-                                            sector_size - bytes);
+    g_autofree char *list = g_strdup_printf("h%d@0+r%d%s", bytes,
+                                            sector_size - bytes, more);
 
     request_init(m, req, READ, 0, find(m, word, sector_size), 0, list);
 }
@@ -98,7 +103,7 @@ static void test_data(const void *data)
     hba->start(m);
     hba_clear_attention(m, hba);
     request_to_register(m, &req, t->data, hba->cd ? CD_SECTOR : SECTOR,
-                        t->bytes);
+                        t->bytes, t->list ?: "");
     hole = region_replace(m, m->hba_bar.addr + t->reg);
     hba->submit(m, 0, &req);
     while ((progress = hba_poll(m, hba, 0)) == IN_FLIGHT) {
@@ -128,7 +133,7 @@ static void test_ahci_command(const void *data)
     Request req;
 
     hba->start(m);
-    request_to_register(m, &req, reset, SECTOR, 4);
+    request_to_register(m, &req, reset, SECTOR, 4, "");
     hole = region_replace(m, m->hba_bar.addr + GHC);
     cmd = ahci_ata_command(0, *command, &req);
     ahci_issue(m, &cmd);
@@ -195,7 +200,7 @@ static void test_virtio_scsi(void)
 
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
     virtio_scsi_start(m, &v, 5, &alloc);
-    request_to_register(m, &req, no_status, SECTOR, 1);
+    request_to_register(m, &req, no_status, SECTOR, 1, "");
     for (i = 0; i < 2; i++) {
         const Entry *e = &g_array_index(req.list, Entry, i);
 
@@ -235,7 +240,7 @@ static void test_megasas(void)
     Request req;
     int i;
 
-    request_to_register(m, &req, reset, SECTOR, 4);
+    request_to_register(m, &req, reset, SECTOR, 4, "");
     for (i = 0; i < 2; i++) {
         const Entry *e = &g_array_index(req.list, Entry, i);
 
@@ -254,6 +259,9 @@ static void test_megasas(void)
 static const OwnTest tests[] = {
     { "ahci", "reset", GHC, { GHC_HR, GHC_HR }, 4 },
     { "ahci", "stop", P0CMD, { PXCMD_ST, 0 }, 4 },
+    /* More than the host takes in one request */
+    { "ahci", "split/reset", GHC, { GHC_HR, GHC_HR }, 4,
+      .list = "+1280xr2" },
     { "ahci-cd", "reset", GHC, { GHC_HR, GHC_HR }, 4 },
     { "ahci-cd", "stop", P0CMD, { PXCMD_ST, 0 }, 4 },
     { "lsi", "reset", ISTAT0, { 0xe8, ISTAT0_SRST }, 1 },
