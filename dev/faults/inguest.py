@@ -79,7 +79,8 @@ class Campaign:
         self.say = say
         self.random = random.Random(options.seed)
         self.count = options.guest
-        self.limit = 120
+        # An idle guest takes half a minute to give up an LSI disk that is gone.
+        self.limit = 240
         self.qemu = options.qemu
         self.disks = [Disk(device, number) for number, device in enumerate(devices.DEVICES)
                       if device.name in options.devices]
