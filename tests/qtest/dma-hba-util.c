@@ -523,15 +523,9 @@ static void virtio_migrated(Machine *m)
 
 static void virtio_submit(Machine *m, int lane, const Request *req)
 {
-    g_autofree SGEntry *list = g_new(SGEntry, req->list->len);
+    g_autofree SGEntry *list = sg_entries(m, req);
     uint8_t cdb[SBC_CDB_SIZE];
-    int i;
 
-    for (i = 0; i < req->list->len; i++) {
-        const Entry *e = &g_array_index(req->list, Entry, i);
-
-        list[i] = (SGEntry) { entry_address(m, e), e->len };
-    }
     sbc_read_write(cdb, req);
     virtio_scsi_post(m, &virtio_scsi[lane], cdb, sizeof(cdb), req->dir, list,
                      req->list->len);

@@ -193,19 +193,14 @@ static void test_virtio_scsi(void)
     uint8_t cdb[10] = { 0x28 /* READ (10) */ };
     struct virtio_scsi_cmd_resp resp;
     QGuestAllocator alloc;
-    SGEntry list[2];
+    g_autofree SGEntry *list = NULL;
     VirtioScsi v;
     Request req;
-    int i;
 
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
     virtio_scsi_start(m, &v, 5, &alloc);
     request_to_register(m, &req, no_status, SECTOR, 1, "");
-    for (i = 0; i < 2; i++) {
-        const Entry *e = &g_array_index(req.list, Entry, i);
-
-        list[i] = (SGEntry) { entry_address(m, e), e->len };
-    }
+    list = sg_entries(m, &req);
     list[0].addr = v.pci->bar.addr + v.pci->common_cfg_offset +
                    offsetof(struct virtio_pci_common_cfg, device_status);
     stl_be_p(&cdb[2], req.start / SECTOR);
@@ -236,16 +231,11 @@ static void test_megasas(void)
         [MFI_FRAME_CMD_STATUS] = MFI_STAT_PENDING,
         [MFI_FRAME_DATA_LEN] = 1,
     };
-    SGEntry list[2];
+    g_autofree SGEntry *list = NULL;
     Request req;
-    int i;
 
     request_to_register(m, &req, reset, SECTOR, 4, "");
-    for (i = 0; i < 2; i++) {
-        const Entry *e = &g_array_index(req.list, Entry, i);
-
-        list[i] = (SGEntry) { entry_address(m, e), e->len };
-    }
+    list = sg_entries(m, &req);
     list[0].addr = m->hba_bar.addr + MFI_IDB;
     stl_le_p(&frame[MFI_IO_LBA_LOW], req.start / SECTOR);
     megasas_put_sgl(frame, MFI_IO_SGL, list, 2);

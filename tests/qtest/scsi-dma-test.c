@@ -40,20 +40,6 @@ static const Setup megasas_slow = MEGASAS_SETUP(.drive[0] = SLOW_DISK);
 /* One command at a time to each disk */
 static Request disk_req[2];
 
-/* What a request's list looks like to a controller */
-static SGEntry *sg_entries(Machine *m, Request *req)
-{
-    SGEntry *list = g_new(SGEntry, req->list->len);
-    int i;
-
-    for (i = 0; i < req->list->len; i++) {
-        const Entry *e = &g_array_index(req->list, Entry, i);
-
-        list[i] = (SGEntry) { entry_address(m, e), e->len };
-    }
-    return list;
-}
-
 /*
  * Start a command: @blocks of the disk from @lba on, or if that is 0 as many
  * as @list has room for.

@@ -12,6 +12,19 @@
 /* SPC */
 #define SCSI_TEST_UNIT_READY    0x00
 
+SGEntry *sg_entries(Machine *m, const Request *req)
+{
+    SGEntry *list = g_new(SGEntry, req->list->len);
+    int i;
+
+    for (i = 0; i < req->list->len; i++) {
+        const Entry *e = &g_array_index(req->list, Entry, i);
+
+        list[i] = (SGEntry) { entry_address(m, e), e->len };
+    }
+    return list;
+}
+
 void megasas_post(Machine *m, uint32_t offset, const uint8_t *frame,
                   uint32_t len)
 {

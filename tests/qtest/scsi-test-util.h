@@ -28,6 +28,9 @@ typedef struct SGEntry {
     uint32_t len;
 } SGEntry;
 
+/* What a request's list looks like to a controller; free it with g_free() */
+SGEntry *sg_entries(Machine *m, const Request *req);
+
 /* megasas */
 
 #define MEGASAS_SLOT            5
