@@ -16,6 +16,7 @@
 #include "hw/pci/pci_regs.h"
 #include "lsi-scripts.h"
 #include "scsi-test-util.h"
+#include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 
 /* AHCI 1.3.1, chapter 3 */
@@ -179,40 +180,254 @@ static void test_ahci_msi(void)
     test_end(m);
 }
 
+/* virtio-scsi */
+
+#define VIRTIO_SCSI_SLOT        5
+#define OTHER_SLOT              6
+
+static const Setup virtio_scsi = {
+    .machine = "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on "
+               "-device scsi-hd,bus=hba.0,drive=drive0",
+    .disks = 1,
+    .hba_devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0),
+    .hba_bar = VIRTIO_MSIX_BAR,
+};
+
+static const Setup virtio_scsi_iothreads = {
+    .machine = "-object iothread,id=thread0 -object iothread,id=thread1 "
+               "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on,"
+               "iothread=thread0 "
+               "-device scsi-hd,bus=hba.0,drive=drive0,id=disk0 "
+               "-device virtio-scsi-pci,id=other,addr=6,disable-legacy=on,"
+               "iothread=thread1 "
+               "-device scsi-hd,bus=other.0,drive=drive1",
+    .disks = 2,
+    .hba_devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0),
+    .hba_bar = VIRTIO_MSIX_BAR,
+};
+
+static const Word status_reset = { 0xff, 0 };
+
+static Machine *virtio_begin(const Setup *setup, VirtioScsi *v,
+                             QGuestAllocator *alloc)
+{
+    Machine *m = test_begin(setup);
+
+    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
+    return m;
+}
+
+static void virtio_end(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
+{
+    virtio_scsi_stop(v, alloc);
+    alloc_destroy(alloc);
+    test_end(m);
+}
+
+static uint64_t virtio_common_reg(VirtioScsi *v, size_t offset)
+{
+    return v->pci->bar.addr + v->pci->common_cfg_offset + offset;
+}
+
+#define VIRTIO_COMMON_REG(v, name)                                      \
+    virtio_common_reg(v, offsetof(struct virtio_pci_common_cfg, name))
+
+/* READ (10) or WRITE (10) of one sector */
+static void virtio_post(Machine *m, VirtioScsi *v, const Request *req,
+                        const SGEntry *list, int entries)
+{
+    uint8_t cdb[10] = { req->dir == READ ? 0x28 : 0x2a, [8] = 1 };
+
+    stl_be_p(&cdb[2], req->start / SECTOR);
+    virtio_scsi_post(m, v, cdb, sizeof(cdb), req->dir, list, entries);
+}
+
+static void virtio_expect_good(Machine *m, VirtioScsi *v, Request *req)
+{
+    struct virtio_scsi_cmd_resp resp;
+
+    virtio_scsi_wait(m, v, &resp);
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    g_assert_cmphex(resp.status, ==, SCSI_GOOD);
+    expect_transfer(m, req, req->bytes);
+}
+
 static void test_virtio_scsi(void)
 {
-    static const Setup setup = {
-        .machine = "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on "
-                   "-device scsi-hd,bus=hba.0,drive=drive0",
-        .disks = 1,
-        .hba_devfn = QPCI_DEVFN(5, 0),
-        .hba_bar = VIRTIO_MSIX_BAR,
-    };
-    const Word no_status = { 0xff, 0 };
-    Machine *m = test_begin(&setup);
-    uint8_t cdb[10] = { 0x28 /* READ (10) */ };
-    struct virtio_scsi_cmd_resp resp;
-    QGuestAllocator alloc;
     g_autofree SGEntry *list = NULL;
+    QGuestAllocator alloc;
+    Request req;
     VirtioScsi v;
+    Machine *m = virtio_begin(&virtio_scsi, &v, &alloc);
+
+    request_to_register(m, &req, status_reset, SECTOR, 1, "");
+    list = sg_entries(m, &req);
+    list[0].addr = VIRTIO_COMMON_REG(&v, device_status);
+    virtio_post(m, &v, &req, list, 2);
+    virtio_expect_good(m, &v, &req);
+    request_free(&req);
+    virtio_end(m, &v, &alloc);
+}
+
+static uint8_t virtio_status(VirtioScsi *v)
+{
+    return v->pci->vdev.bus->get_status(&v->pci->vdev);
+}
+
+static void virtio_wait_status(Machine *m, VirtioScsi *v, uint8_t mask,
+                               uint8_t value)
+{
+    int64_t deadline = patience_ends();
+
+    while ((virtio_status(v) & mask) != value) {
+        wait_before_poll(deadline, "device status");
+    }
+}
+
+#define NEEDS_RESET     VIRTIO_CONFIG_S_NEEDS_RESET
+
+/* The driver resets what has failed, and goes on. */
+static void virtio_recover(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
+{
+    g_autofree SGEntry *list = NULL;
     Request req;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, &v, 5, &alloc);
-    request_to_register(m, &req, no_status, SECTOR, 1, "");
+    virtio_scsi_stop(v, alloc);
+    virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512");
     list = sg_entries(m, &req);
-    list[0].addr = v.pci->bar.addr + v.pci->common_cfg_offset +
-                   offsetof(struct virtio_pci_common_cfg, device_status);
-    stl_be_p(&cdb[2], req.start / SECTOR);
-    cdb[8] = 1;
-    virtio_scsi_post(m, &v, cdb, sizeof(cdb), READ, list, 2);
-    virtio_scsi_wait(m, &v, &resp);
-    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
-    expect_transfer(m, &req, req.bytes);
+    virtio_post(m, v, &req, list, 1);
+    virtio_expect_good(m, v, &req);
     request_free(&req);
-    virtio_scsi_stop(&v, &alloc);
-    alloc_destroy(&alloc);
-    test_end(m);
+}
+
+/*
+ * An IOThread cannot access registers: some wait for requests, for which only
+ * the main thread may wait.
+ */
+
+typedef struct OutOfReach {
+    const char *name;
+    Direction dir;
+    bool other;                 /* another controller's */
+} OutOfReach;
+
+static void test_iothread(const void *data)
+{
+    const OutOfReach *t = data;
+    g_autofree SGEntry *list = NULL;
+    QGuestAllocator alloc;
+    Request req;
+    VirtioScsi v, other;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+
+    virtio_scsi_start(m, &other, OTHER_SLOT, &alloc);
+    request_to_register(m, &req, status_reset, SECTOR, 1, "");
+    req.dir = t->dir;
+    list = sg_entries(m, &req);
+    list[0].addr = VIRTIO_COMMON_REG(t->other ? &other : &v, device_status);
+    virtio_post(m, &v, &req, list, 2);
+    virtio_wait_status(m, &v, NEEDS_RESET, NEEDS_RESET);
+    g_assert_cmphex(virtio_status(&other) & NEEDS_RESET, ==, 0);
+    request_free(&req);
+    virtio_recover(m, &v, &alloc);
+    virtio_scsi_stop(&other, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
+static const OutOfReach out_of_reach[] = {
+    { "own/write", READ },
+    { "own/read", WRITE },
+    { "other/write", READ, .other = true },
+};
+
+/*
+ * The main loop drains a disk with the BQL held, and the IOThread would need
+ * that to write to a register at the end of the request.
+ */
+static void test_iothread_drain(void)
+{
+    struct virtio_scsi_cmd_req test_unit_ready = { .lun = { 1 } };
+    g_autofree SGEntry *list = NULL;
+    int64_t deadline = patience_ends();
+    QGuestAllocator alloc;
+    VirtioScsi v, next;
+    QVirtQueue *vq;
+    uint32_t head;
+    Request req;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+
+    /* One request is what the drive may do in this second */
+    throttle(m, 0, 0, 1);
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512@0");
+    list = sg_entries(m, &req);
+    virtio_post(m, &v, &req, list, 1);
+    virtio_expect_good(m, &v, &req);
+    request_free(&req);
+    g_free(list);
+
+    request_init(m, &req, READ, 0, 9 * SECTOR, 0, "m512@0");
+    list = sg_entries(m, &req);
+    virtio_post(m, &v, &req, list, 1);
+
+    /* When the one behind it has ended, it is in flight. */
+    next = virtio_scsi_queue(&v, VIRTIO_SCSI_REQUESTQ, &alloc);
+    vq = next.vq[next.requestq];
+    qtest_memwrite(m->qts, next.req_addr, &test_unit_ready,
+                   sizeof(test_unit_ready));
+    head = qvirtqueue_add(m->qts, vq, next.req_addr, sizeof(test_unit_ready),
+                          false, true);
+    qvirtqueue_add(m->qts, vq, next.resp_addr,
+                   sizeof(struct virtio_scsi_cmd_resp), true, false);
+    qvirtqueue_kick(m->qts, &v.pci->vdev, vq, head);
+    while (!(virtio_status(&v) & NEEDS_RESET) &&
+           !qvirtqueue_get_buf(m->qts, vq, NULL, NULL)) {
+        wait_before_poll(deadline, "later request");
+    }
+
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'stop' }");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    throttle(m, 0, 0, 0);
+    virtio_wait_status(m, &v, NEEDS_RESET, NEEDS_RESET);
+    request_free(&req);
+    virtio_recover(m, &v, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
+/* The interrupt that tells of a broken device resets it. */
+static void test_iothread_msi(void)
+{
+    SGEntry nothing = { .len = 0 };
+    QGuestAllocator alloc;
+    QPCIDevice *pci;
+    uint64_t status;
+    Request req;
+    VirtioScsi v;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+
+    pci = v.pci->pdev;
+    qpci_msix_enable(pci);
+    status = VIRTIO_COMMON_REG(&v, device_status);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_LOWER_ADDR, status);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_UPPER_ADDR,
+                   status >> 32);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_DATA, 0);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
+    v.pci->msix_ops->set_config_vector(v.pci, 0);
+
+    /* Descriptors without length are not allowed. */
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512");
+    virtio_post(m, &v, &req, &nothing, 1);
+    virtio_wait_status(m, &v, 0xff, 0);
+    request_free(&req);
+    qpci_msix_disable(pci);
+    virtio_recover(m, &v, &alloc);
+    virtio_end(m, &v, &alloc);
 }
 
 static void test_megasas(void)
@@ -289,6 +504,15 @@ int main(int argc, char **argv)
     }
     qtest_add_func("dma-reentrancy/ahci/msi/reset", test_ahci_msi);
     qtest_add_func("dma-reentrancy/virtio-scsi/data/reset", test_virtio_scsi);
+    for (i = 0; i < ARRAY_SIZE(out_of_reach); i++) {
+        const OutOfReach *t = &out_of_reach[i];
+        g_autofree char *path = g_strdup_printf("dma-reentrancy/iothread/%s",
+                                                t->name);
+
+        qtest_add_data_func(path, t, test_iothread);
+    }
+    qtest_add_func("dma-reentrancy/iothread/drain", test_iothread_drain);
+    qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
     return test_run();
 }
