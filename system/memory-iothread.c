@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "block/aio.h"
 #include "exec/memory.h"
+#include "qemu/main-loop.h"
 
 bool memory_region_main_loop_only(const MemoryRegion *mr, MemTxAttrs attrs)
 {

@@ -660,12 +660,7 @@ const HbaType hba_types[HBA_TYPES] = {
         .lanes = 2,
         .unpluggable = true,
         .max_entries = 120,
-        /*
-         * None: an IOThread that accesses MMIO waits for the BQL, and if its
-         * owner drains the disk meanwhile, each waits for the other for ever.
-         * That is so whoever maps the list, with or without the mapper.
-         */
-        .max_mmio = 0,
+        .max_mmio = 0,              /* out of an IOThread's reach */
         .start = virtio_start,
         .migrated = virtio_migrated,
         .submit = virtio_submit,

@@ -18,6 +18,7 @@
 #include "scsi-test-util.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
+#include "standard-headers/linux/virtio_ring.h"
 
 /* AHCI 1.3.1, chapter 3 */
 #define IS                      0x08
@@ -395,6 +396,37 @@ static void test_iothread_drain(void)
     virtio_end(m, &v, &alloc);
 }
 
+/* Elements of the used ring are no data, and go nowhere. */
+static void test_iothread_ring(void)
+{
+    static const uint8_t test_unit_ready[6];
+    /* virtio_scsi_start() has used the first one. */
+    const size_t element = offsetof(struct vring_used, ring) +
+                           sizeof(struct vring_used_elem);
+    int64_t deadline = patience_ends();
+    struct virtio_scsi_cmd_resp resp;
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+    uint64_t ring = VIRTIO_COMMON_REG(&v, device_status) - element;
+
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_select), v.requestq);
+    /* A longer one would not fit into the page of these registers. */
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_size), 64);
+    qtest_writel(m->qts, VIRTIO_COMMON_REG(&v, queue_used_lo), ring);
+    qtest_writel(m->qts, VIRTIO_COMMON_REG(&v, queue_used_hi), ring >> 32);
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_enable), 1);
+    virtio_scsi_post(m, &v, test_unit_ready, sizeof(test_unit_ready), READ,
+                     NULL, 0);
+    do {
+        wait_before_poll(deadline, "response");
+        qtest_memread(m->qts, v.resp_addr, &resp, sizeof(resp));
+    } while (resp.response != VIRTIO_SCSI_S_OK);
+    g_assert_cmphex(virtio_status(&v) & VIRTIO_CONFIG_S_DRIVER_OK, !=, 0);
+    virtio_recover(m, &v, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
 /* The interrupt that tells of a broken device resets it. */
 static void test_iothread_msi(void)
 {
@@ -512,6 +544,7 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, t, test_iothread);
     }
     qtest_add_func("dma-reentrancy/iothread/drain", test_iothread_drain);
+    qtest_add_func("dma-reentrancy/iothread/ring", test_iothread_ring);
     qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
     return test_run();

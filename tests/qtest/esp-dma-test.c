@@ -845,33 +845,40 @@ static void test_inquiry(const void *type)
     esp_test_end(b);
 }
 
-/* A driver that moves the data itself, through the FIFO */
-static void test_no_dma(const void *type)
+/* One byte of a command's data, through the FIFO */
+static Interrupt move_byte(Board *b, Direction dir, int i)
 {
-    Board *b = esp_test_begin(type);
     Interrupt irq;
-    int i;
 
-    begin_command(b, READ, 7 * SECTOR, SECTOR);
-    for (i = 0; i < SECTOR; i++) {
-        b->type->esp_write(b, ESP_CMD, CMD_TI);
-        irq = wait_for_interrupt(b);
-        g_assert_cmphex(irq.intr, ==, INTR_BS);
+    if (dir == WRITE) {
+        b->type->esp_write(b, ESP_FIFO, b->memory[i]);
+    }
+    b->type->esp_write(b, ESP_CMD, CMD_TI);
+    irq = wait_for_interrupt(b);
+    g_assert_cmphex(irq.intr, ==, INTR_BS);
+    if (dir == READ) {
         g_assert_cmphex(b->type->esp_read(b, ESP_FIFO), ==,
                         b->disk[7 * SECTOR + i]);
     }
-    g_assert_cmphex(irq.phase, ==, PHASE_STATUS);
-    finish(b);
+    return irq;
+}
 
-    begin_command(b, WRITE, 7 * SECTOR, SECTOR);
-    for (i = 0; i < SECTOR; i++) {
-        b->type->esp_write(b, ESP_FIFO, b->memory[i]);
-        b->type->esp_write(b, ESP_CMD, CMD_TI);
-        irq = wait_for_interrupt(b);
-        g_assert_cmphex(irq.intr, ==, INTR_BS);
+/* A driver that moves the data itself */
+static void test_no_dma(const void *type)
+{
+    Board *b = esp_test_begin(type);
+    Direction dir;
+    Interrupt irq;
+    int i;
+
+    for (dir = READ; dir <= WRITE; dir++) {
+        begin_command(b, dir, 7 * SECTOR, SECTOR);
+        for (i = 0; i < SECTOR; i++) {
+            irq = move_byte(b, dir, i);
+        }
+        g_assert_cmphex(irq.phase, ==, PHASE_STATUS);
+        finish(b);
     }
-    g_assert_cmphex(irq.phase, ==, PHASE_STATUS);
-    finish(b);
     expect_moved(b, WRITE, 7 * SECTOR, 0, SECTOR);
 
     assert_direct(b, 0);
@@ -1247,6 +1254,60 @@ static void test_migrate_before_parts(const void *type)
         finish(b);
         expect_moved(b, dir, 7 * SECTOR, ADDR, 8 * SECTOR);
         assert_direct(b, 0);
+        assert_usable(b);
+        test_end_and_discard(b);
+    }
+}
+
+/* Part of the data has been moved, and the rest is in the buffer. */
+static void test_migrate_between_parts(const void *type)
+{
+    Direction dir;
+
+    for (dir = READ; dir <= WRITE; dir++) {
+        Board *b = board_new(type, "", "");
+
+        test_prepare(b);
+        begin_command(b, dir, 7 * SECTOR, 8 * SECTOR);
+        start_ti(b, dir, ADDR, 3 * SECTOR);
+        wait_for_part(b);
+        migrate(b);
+        start_ti(b, dir, ADDR + 3 * SECTOR, SECTOR + 2);
+        wait_for_part(b);
+        migrate(b);
+        migrate(b);
+        start_ti(b, dir, ADDR + 4 * SECTOR + 2, 4 * SECTOR - 2);
+        wait_for_status_phase(b, 4 * SECTOR - 2);
+        finish(b);
+        expect_moved(b, dir, 7 * SECTOR, ADDR, 8 * SECTOR);
+        assert_direct(b, 0);
+        assert_usable(b);
+        test_end_and_discard(b);
+    }
+}
+
+static void test_migrate_no_dma(const void *type)
+{
+    Direction dir;
+    Interrupt irq;
+    int i;
+
+    for (dir = READ; dir <= WRITE; dir++) {
+        Board *b = board_new(type, "", "");
+
+        test_prepare(b);
+        begin_command(b, dir, 7 * SECTOR, SECTOR);
+        for (i = 0; i < SECTOR; i++) {
+            if (i == SECTOR / 3) {
+                migrate(b);
+            }
+            irq = move_byte(b, dir, i);
+        }
+        g_assert_cmphex(irq.phase, ==, PHASE_STATUS);
+        finish(b);
+        if (dir == WRITE) {
+            expect_moved(b, WRITE, 7 * SECTOR, 0, SECTOR);
+        }
         assert_usable(b);
         test_end_and_discard(b);
     }
@@ -1744,6 +1805,8 @@ static const Test common_tests[] = {
     { "migrate/idle", test_migrate_idle },
     { "migrate/before-ti", test_migrate_before_ti },
     { "migrate/before-parts", test_migrate_before_parts },
+    { "migrate/between-parts", test_migrate_between_parts },
+    { "migrate/no-dma", test_migrate_no_dma },
     { "migrate/at-error", test_migrate_at_error },
     { "off", test_off },
     { }

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ESP: what the guest has not moved yet of a request's buffer
+ */
+
+#include "qemu/osdep.h"
+#include "hw/scsi/esp.h"
+#include "migration/vmstate.h"
+
+void esp_find_async_buf(ESPState *s)
+{
+    if (!s->async_len || s->async_buf) {
+        return;
+    }
+    if (s->current_req) {
+        s->async_buf = scsi_req_get_buf_part(s->current_req,
+                                             s->mig_async_offset,
+                                             s->async_len);
+    }
+    if (!s->async_buf) {
+        s->async_len = 0;
+    }
+}
+
+static bool esp_buf_needed(void *opaque)
+{
+    ESPState *s = opaque;
+
+    return s->current_req && s->async_len;
+}
+
+static int esp_buf_pre_save(void *opaque)
+{
+    ESPState *s = opaque;
+
+    /* If it is not known yet, it is where it was when it was loaded. */
+    if (s->async_buf) {
+        s->mig_async_offset = s->async_buf -
+                              scsi_req_get_buf(s->current_req);
+    }
+    return 0;
+}
+
+static int esp_buf_post_load(void *opaque, int version_id)
+{
+    ESPState *s = opaque;
+
+    /* The request comes with its device, later. */
+    s->async_buf = NULL;
+    return 0;
+}
+
+/* The device saves the data itself. */
+const VMStateDescription vmstate_esp_buf = {
+    .name = "esp/buf",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = esp_buf_needed,
+    .pre_save = esp_buf_pre_save,
+    .post_load = esp_buf_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32(async_len, ESPState),
+        VMSTATE_UINT32(mig_async_offset, ESPState),
+        VMSTATE_END_OF_LIST()
+    }
+};
