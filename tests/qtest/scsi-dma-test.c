@@ -577,6 +577,74 @@ static void test_iothreads_wait(void)
     machine_discard();
 }
 
+/*
+ * A disk is unplugged while its commands are on their way: many of them, so that
+ * the thread is busy when that begins.
+ */
+#define UNPLUG_COMMANDS     512
+#define UNPLUG_ROUNDS       20
+
+static const Setup virtio_scsi_unplug = {
+    .machine = "-object iothread,id=thread0 "
+               "-device virtio-scsi-pci,id=hba0,addr=6,iothread=thread0 "
+               "-device scsi-hd,bus=hba0.0,drive=drive0,id=disk0 "
+               "-blockdev null-co,node-name=null,read-zeroes=on",
+    .disks = 1,
+    .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
+};
+
+/* The same command, again and again; its answer is of no interest. */
+static void post_many(Machine *m, VirtioScsi *v, int target, int count)
+{
+    struct virtio_scsi_cmd_req cmd = { .lun = { 1, target } };
+    QVirtQueue *vq = v->vq[v->requestq];
+    uint16_t index = qtest_readw(m->qts, vq->avail +
+                                 offsetof(struct vring_avail, idx));
+    uint64_t ring = vq->avail + offsetof(struct vring_avail, ring);
+    uint32_t head;
+    int i;
+
+    qtest_memwrite(m->qts, v->req_addr, &cmd, sizeof(cmd));
+    qvirtqueue_reset_pool(vq);
+    head = qvirtqueue_add(m->qts, vq, v->req_addr, sizeof(cmd), false, true);
+    qvirtqueue_add(m->qts, vq, v->resp_addr,
+                   sizeof(struct virtio_scsi_cmd_resp), true, false);
+    for (i = 0; i < count; i++) {
+        qtest_writew(m->qts, ring + (uint16_t)(index + i) % vq->size * 2, head);
+    }
+    qtest_writew(m->qts, vq->avail + offsetof(struct vring_avail, idx),
+                 index + count);
+    v->pci->vdev.bus->virtqueue_kick(&v->pci->vdev, vq);
+}
+
+static void test_iothreads_unplug(void)
+{
+    Machine *m = test_begin(&virtio_scsi_unplug);
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    int i, n;
+
+    virtio_scsi_start_all(m, &v, 1, &alloc);
+    for (i = 0; i < UNPLUG_ROUNDS; i++) {
+        int64_t deadline = patience_ends();
+
+        qtest_qmp_device_add(m->qts, "scsi-hd", "disk1",
+                             "{ 'bus': 'hba0.0', 'drive': 'null', "
+                             "'scsi-id': 1 }");
+        post_many(m, &v, 1, UNPLUG_COMMANDS);
+        qtest_qmp_device_del(m->qts, "disk1");
+        for (n = 0; n < UNPLUG_COMMANDS; n++) {
+            while (!qvirtqueue_get_buf(m->qts, v.vq[v.requestq], NULL, NULL)) {
+                wait_before_poll(deadline, "used element");
+            }
+        }
+    }
+    virtio_scsi_stop(&v, &alloc);
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
 /* Residuals: what a command would have moved if it could */
 
 /* Each direction's first access to sector 22 stops the machine */
@@ -829,6 +897,7 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/iothreads/disks", test_iothreads);
     qtest_add_func("scsi-dma/iothreads/queues", test_iothreads_of_queues);
     qtest_add_func("scsi-dma/iothreads/wait", test_iothreads_wait);
+    qtest_add_func("scsi-dma/iothreads/unplug", test_iothreads_unplug);
     qtest_add_func("scsi-dma/counters/iothreads", test_iothread_counters);
     qtest_add_func("scsi-dma/counters/unplug", test_unplug_counters);
     qtest_add_func("scsi-dma/residual/surplus", test_residual_surplus);
