@@ -591,9 +591,6 @@ static void stop_cont(Campaign *c)
 
 static void migrate(Campaign *c)
 {
-    if (c->hba->migrates_idle) {
-        finish_all(c);
-    }
     note(c, "migrate");
     machine_migrate(c->m);
     c->hba->migrated(c->m);

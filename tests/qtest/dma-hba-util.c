@@ -637,7 +637,6 @@ const HbaType hba_types[HBA_TYPES] = {
         .bar = 0,
         .lanes = 1,
         .unpluggable = true,
-        .migrates_idle = true,
         .even = true,
         .max_entries = 4,
         .max_mmio = 4 * KiB,

@@ -34,7 +34,6 @@ typedef struct HbaType {
     int lanes;
     bool cd;                    /* drives that only read, 2048 bytes a time */
     bool unpluggable;           /* disks are, at any time */
-    bool migrates_idle;         /* but hangs with data underway in a buffer */
     bool even;                  /* addresses and lengths */
     int max_entries;
     uint32_t max_mmio;          /* bytes of MMIO in a list */

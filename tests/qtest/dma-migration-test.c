@@ -181,18 +181,13 @@ static void test_dirty(const void *data)
     }
     dirty_syncs(m->qts);
     hba->submit(m, i % hba->lanes, &req[i]);
-    if (hba->migrates_idle) {
-        finish(m, hba, i % hba->lanes, &req[i], true);
-    }
     set_parameters(m->qts, 1 * GiB, 30000);
     machine_migrate_finish(m, &g);
     hba->migrated(m);
 
     assert_same_ram(g.from, g.to);
     machine_migrate_end(&g);
-    if (!hba->migrates_idle) {
-        finish(m, hba, i % hba->lanes, &req[i], false);
-    }
+    finish(m, hba, i % hba->lanes, &req[i], false);
     for (i = 0; i < REQUESTS; i++) {
         request_free(&req[i]);
     }

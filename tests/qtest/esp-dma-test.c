@@ -1181,8 +1181,11 @@ static void wait_for_migration(QTestState *qts)
     }
 }
 
-/* The machine goes on in another QEMU, with a disk that has no faults. */
-static void migrate(Board *b)
+/*
+ * The machine goes on in another QEMU, with a disk that has no faults.  @forge
+ * may change the stream.
+ */
+static void migrate_forged(Board *b, void (*forge)(char *stream, gsize len))
 {
     g_autofree char *stream = g_strdup_printf("%s.stream", b->image);
     g_autofree char *uri = g_strdup_printf("file:%s", stream);
@@ -1193,6 +1196,14 @@ static void migrate(Board *b)
     wait_for_migration(b->qts);
     b->type->stop(b);
     qtest_quit(b->qts);
+    if (forge) {
+        g_autofree char *data = NULL;
+        gsize len;
+
+        g_assert_true(g_file_get_contents(stream, &data, &len, NULL));
+        forge(data, len);
+        g_assert_true(g_file_set_contents(stream, data, len, NULL));
+    }
 
     b->drive = "";
     /* QEMU does not migrate that it was written. */
@@ -1204,6 +1215,11 @@ static void migrate(Board *b)
     b->type->start(b);
     qobject_unref(b->before);
     b->before = query_dma(b);
+}
+
+static void migrate(Board *b)
+{
+    migrate_forged(b, NULL);
 }
 
 static void test_migrate_idle(const void *type)
@@ -1284,6 +1300,36 @@ static void test_migrate_between_parts(const void *type)
         assert_usable(b);
         test_end_and_discard(b);
     }
+}
+
+/* What is left begins where the buffer ends. */
+static void forge_offset(char *stream, gsize len)
+{
+    static const char name[] = "esp/buf";
+    char *field = memmem(stream, len, name, strlen(name));
+
+    g_assert_nonnull(field);
+    field += strlen(name) + 4 /* version */ + 4 /* async_len */;
+    g_assert_cmpint(ldl_be_p(field), ==, 3 * SECTOR);
+    stl_be_p(field, 8 * SECTOR);
+}
+
+static void test_migrate_forged(const void *type)
+{
+    Board *b = board_new(type, "", "");
+
+    test_prepare(b);
+    begin_command(b, READ, 7 * SECTOR, 8 * SECTOR);
+    start_ti(b, READ, ADDR, 3 * SECTOR);
+    wait_for_part(b);
+    migrate_forged(b, forge_offset);
+    start_ti(b, READ, ADDR + 3 * SECTOR, 5 * SECTOR);
+    /* There is no data, and the chip waits for it. */
+    expect_moved(b, READ, 7 * SECTOR, ADDR, 3 * SECTOR);
+    end_command(b, BUS_RESET);
+    unit_attention(b);
+    assert_usable(b);
+    test_end_and_discard(b);
 }
 
 static void test_migrate_no_dma(const void *type)
@@ -1806,6 +1852,7 @@ static const Test common_tests[] = {
     { "migrate/before-ti", test_migrate_before_ti },
     { "migrate/before-parts", test_migrate_before_parts },
     { "migrate/between-parts", test_migrate_between_parts },
+    { "migrate/forged", test_migrate_forged },
     { "migrate/no-dma", test_migrate_no_dma },
     { "migrate/at-error", test_migrate_at_error },
     { "off", test_off },

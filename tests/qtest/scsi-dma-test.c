@@ -330,7 +330,7 @@ static void test_unplug_controller(const void *data)
  * IOThreads: two virtio-scsi controllers, each with a thread and a disk
  *
  * The memory that they use is system memory, they share its bounce pool.
- * Registers are out of an IOThread's reach.  What has no memory is bounced, too.
+ * Registers are out of an IOThread's reach, but holes are bounced as well.
  */
 
 #define VIRTIO_SLOT(n)          (6 + (n))
@@ -578,8 +578,8 @@ static void test_iothreads_wait(void)
 }
 
 /*
- * A disk is unplugged while its commands are on their way: many of them, so that
- * the thread is busy when that begins.
+ * A disk is unplugged while its commands are on their way: many of them, so
+ * that the thread is busy when that begins.
  */
 #define UNPLUG_COMMANDS     512
 #define UNPLUG_ROUNDS       20
