@@ -2035,6 +2035,63 @@ static void test_reset_by_script(const void *data)
 }
 
 /*
+ * A script unplugs its own chip: it writes to the I/O port with which firmware
+ * ejects what is in a slot (docs/specs/acpi_pci_hotplug.rst).
+ */
+
+static void emit_eject(Chip *c)
+{
+    const uint32_t eject_port = 0xae08;
+
+    move_to_register(&c->s, DMODE, DMODE_DIOM);
+    memory_move(&c->s, eject_port, c->m->hba_bar.addr + SCRATCHA, 4);
+}
+
+static void expect_ejected(Chip *c)
+{
+    qtest_qmp_eventwait(c->m->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(c->m->qts, "{ 'execute': 'query-status' }");
+    expect_transfer(c->m, &c->cmd.req, c->cmd.req.bytes);
+    request_free(&c->cmd.req);
+    qobject_unref(c->before);
+    machine_discard();
+}
+
+/* It goes on because a request ends, and the chip cannot wait for that. */
+static void test_eject_when_request_ends(void)
+{
+    Chip c;
+
+    chip_begin(&c, &slow);
+    chip_writel(&c, SCRATCHA, 1 << HBA_SLOT);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    c.cmd.identify = MSG_IDENTIFY;
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    emit_eject(&c);
+    script_finish(&c);
+    expect_ejected(&c);
+}
+
+/* It goes on because the guest says so. */
+static void test_eject_at_once(void)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    chip_writel(&c, SCRATCHA, 1 << HBA_SLOT);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_eject(&c);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_continue(&c);
+    expect_ejected(&c);
+}
+
+/*
  * The command of one disk ends while the other disk is reset, and the script
  * would go on with a command for that one.
  */
@@ -2495,6 +2552,9 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, &reset_tests[i], test_reset_by_script);
     }
+    qtest_add_func("lsi-dma/eject/request-ends",
+                   test_eject_when_request_ends);
+    qtest_add_func("lsi-dma/eject/at-once", test_eject_at_once);
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);
