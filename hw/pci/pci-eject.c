@@ -9,32 +9,28 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 
-static void pci_eject_now(DeviceState *dev)
+void pci_eject_now(PCIDevice *pci_dev)
 {
+    DeviceState *dev = DEVICE(pci_dev);
+
     hotplug_handler_unplug(qdev_get_hotplug_handler(dev), dev, &error_abort);
     object_unparent(OBJECT(dev));
 }
 
 static void pci_eject_bh(void *opaque)
 {
-    DeviceState *dev = opaque;
+    PCIDevice *pci_dev = opaque;
 
     /* It can have been ejected twice. */
-    if (dev->realized) {
-        pci_eject_now(dev);
+    if (DEVICE(pci_dev)->realized) {
+        pci_eject_now(pci_dev);
     }
-    object_unref(dev);
+    object_unref(pci_dev);
 }
 
 void pci_eject(PCIDevice *pci_dev)
 {
-    DeviceState *dev = DEVICE(pci_dev);
-
-    if (!dev->mem_reentrancy_guard.engaged_in_io) {
-        pci_eject_now(dev);
-        return;
-    }
-    /* Not in a nested event loop, which the device can be waiting in. */
+    /* Nested event loops, which the device may be in, do not run this. */
     aio_bh_schedule_oneshot(iohandler_get_aio_context(), pci_eject_bh,
-                            object_ref(dev));
+                            object_ref(pci_dev));
 }

@@ -462,6 +462,24 @@ static void test_iothread_msi(void)
     virtio_end(m, &v, &alloc);
 }
 
+/* The answer to INQUIRY resets the controller before the command has ended. */
+static void test_virtio_scsi_answer(void)
+{
+    const uint8_t cdb[6] = { 0x12 /* INQUIRY */, [4] = 2 };
+    QGuestAllocator alloc;
+    SGEntry list[2];
+    VirtioScsi v;
+    Machine *m = virtio_begin(&virtio_scsi, &v, &alloc);
+
+    /* A disk, and not a removable one: both bytes are zero. */
+    list[0] = (SGEntry) { guest_alloc(&alloc, 1), 1 };
+    list[1] = (SGEntry) { VIRTIO_COMMON_REG(&v, device_status), 1 };
+    virtio_scsi_post(m, &v, cdb, sizeof(cdb), READ, list, ARRAY_SIZE(list));
+    virtio_wait_status(m, &v, 0xff, 0);
+    virtio_recover(m, &v, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
 static void test_megasas(void)
 {
     static const Setup setup = {
@@ -546,6 +564,8 @@ int main(int argc, char **argv)
     qtest_add_func("dma-reentrancy/iothread/drain", test_iothread_drain);
     qtest_add_func("dma-reentrancy/iothread/ring", test_iothread_ring);
     qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
+    qtest_add_func("dma-reentrancy/virtio-scsi/answer/reset",
+                   test_virtio_scsi_answer);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
     return test_run();
 }
