@@ -396,33 +396,78 @@ static void test_iothread_drain(void)
     virtio_end(m, &v, &alloc);
 }
 
-/* Elements of the used ring are no data, and go nowhere. */
-static void test_iothread_ring(void)
+/*
+ * The used ring lies in the registers.  The first element has been used by
+ * virtio_scsi_start(), the second one goes to the device status.
+ */
+static void put_ring_into_registers(Machine *m, VirtioScsi *v)
+{
+    uint64_t ring = VIRTIO_COMMON_REG(v, device_status) -
+                    offsetof(struct vring_used, ring) -
+                    sizeof(struct vring_used_elem);
+
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_select), v->requestq);
+    /* A longer one would not fit into the page of these registers. */
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_size), 64);
+    qtest_writel(m->qts, VIRTIO_COMMON_REG(v, queue_used_lo), ring);
+    qtest_writel(m->qts, VIRTIO_COMMON_REG(v, queue_used_hi), ring >> 32);
+    qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_enable), 1);
+}
+
+/* Only its answer tells that a request has ended. */
+static void run_test_unit_ready(Machine *m, VirtioScsi *v)
 {
     static const uint8_t test_unit_ready[6];
-    /* virtio_scsi_start() has used the first one. */
-    const size_t element = offsetof(struct vring_used, ring) +
-                           sizeof(struct vring_used_elem);
     int64_t deadline = patience_ends();
     struct virtio_scsi_cmd_resp resp;
-    QGuestAllocator alloc;
-    VirtioScsi v;
-    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
-    uint64_t ring = VIRTIO_COMMON_REG(&v, device_status) - element;
 
-    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_select), v.requestq);
-    /* A longer one would not fit into the page of these registers. */
-    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_size), 64);
-    qtest_writel(m->qts, VIRTIO_COMMON_REG(&v, queue_used_lo), ring);
-    qtest_writel(m->qts, VIRTIO_COMMON_REG(&v, queue_used_hi), ring >> 32);
-    qtest_writew(m->qts, VIRTIO_COMMON_REG(&v, queue_enable), 1);
-    virtio_scsi_post(m, &v, test_unit_ready, sizeof(test_unit_ready), READ,
+    virtio_scsi_post(m, v, test_unit_ready, sizeof(test_unit_ready), READ,
                      NULL, 0);
     do {
         wait_before_poll(deadline, "response");
-        qtest_memread(m->qts, v.resp_addr, &resp, sizeof(resp));
+        qtest_memread(m->qts, v->resp_addr, &resp, sizeof(resp));
     } while (resp.response != VIRTIO_SCSI_S_OK);
+}
+
+/* Elements of the used ring are no data, and go nowhere. */
+static void test_iothread_ring(void)
+{
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+
+    put_ring_into_registers(m, &v);
+    run_test_unit_ready(m, &v);
     g_assert_cmphex(virtio_status(&v) & VIRTIO_CONFIG_S_DRIVER_OK, !=, 0);
+    virtio_recover(m, &v, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
+/* Nor does the IOThread wait for the BQL to write them. */
+static void test_iothread_ring_drain(void)
+{
+    g_autofree SGEntry *list = NULL;
+    QGuestAllocator alloc;
+    VirtioScsi v, next;
+    Request req;
+    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
+
+    /* One request is what the drive may do in this second */
+    throttle(m, 0, 0, 1);
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512@0");
+    list = sg_entries(m, &req);
+    virtio_post(m, &v, &req, list, 1);
+    virtio_expect_good(m, &v, &req);
+
+    put_ring_into_registers(m, &v);
+    virtio_post(m, &v, &req, list, 1);
+    /* When the one behind it has ended, it is in flight. */
+    next = virtio_scsi_queue(&v, VIRTIO_SCSI_REQUESTQ, &alloc);
+    run_test_unit_ready(m, &next);
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'stop' }");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    throttle(m, 0, 0, 0);
+    request_free(&req);
     virtio_recover(m, &v, &alloc);
     virtio_end(m, &v, &alloc);
 }
@@ -563,6 +608,8 @@ int main(int argc, char **argv)
     }
     qtest_add_func("dma-reentrancy/iothread/drain", test_iothread_drain);
     qtest_add_func("dma-reentrancy/iothread/ring", test_iothread_ring);
+    qtest_add_func("dma-reentrancy/iothread/ring-drain",
+                   test_iothread_ring_drain);
     qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
     qtest_add_func("dma-reentrancy/virtio-scsi/answer/reset",
                    test_virtio_scsi_answer);

@@ -2035,6 +2035,50 @@ static void test_reset_by_script(const void *data)
 }
 
 /*
+ * The message of a reselection goes to registers, and its last byte, which is
+ * the tag, resets the chip.
+ */
+static void test_reset_by_message(void)
+{
+    int64_t deadline = patience_ends();
+    uint32_t message;
+    Chip c;
+
+    chip_begin(&c, &off);
+    chip_writel(&c, SCRATCHA, MARK);
+    command_read_write(&c, &c.cmd, READ, 0, ISTAT0_SRST, 7, 0, "r512");
+    command_prepare(&c, &c.cmd, 0);
+    message = c.cmd.structure + MSG_IN_OFFSET;
+    script_begin(&c.s, c.m->qts, c.script);
+    c.start = c.s.here;
+    emit_select(&c.s, &c.cmd, 0);
+    jump(&c.s, WHEN_PHASE(MESSAGE_IN), c.s.here + 8);
+    move(&c.s, MESSAGE_IN, message, 1);
+    clear_ack(&c.s);
+    move(&c.s, MESSAGE_IN, message, 1);
+    clear_ack(&c.s);
+    wait_disconnect(&c.s);
+    interrupt(&c.s, ALWAYS, MARK);
+    wait_reselect(&c.s, 0);
+    move(&c.s, MESSAGE_IN, c.m->hba_bar.addr + ISTAT0 - 2, 3);
+    interrupt(&c.s, ALWAYS, UNEXPECTED);
+    script_end(&c.s);
+    chip_run(&c, c.start);
+    chip_expect_int(&c, MARK);
+    /* The disk is done then. */
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'stop' }");
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    chip_continue(&c);
+    while (chip_readl(&c, SCRATCHA) == MARK) {
+        wait_before_poll(deadline, "reset");
+    }
+    request_free(&c.cmd.req);
+    clear_unit_attention(&c);
+    run_command(&c, READ, 0, 300, "r512");
+    chip_end(&c);
+}
+
+/*
  * A script unplugs its own chip: it writes to the I/O port with which firmware
  * ejects what is in a slot (docs/specs/acpi_pci_hotplug.rst).
  */
@@ -2552,6 +2596,7 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, &reset_tests[i], test_reset_by_script);
     }
+    qtest_add_func("lsi-dma/reset-by-message", test_reset_by_message);
     qtest_add_func("lsi-dma/eject/request-ends",
                    test_eject_when_request_ends);
     qtest_add_func("lsi-dma/eject/at-once", test_eject_at_once);
