@@ -288,19 +288,24 @@ static void virtio_wait_status(Machine *m, VirtioScsi *v, uint8_t mask,
 
 #define NEEDS_RESET     VIRTIO_CONFIG_S_NEEDS_RESET
 
-/* The driver resets what has failed, and goes on. */
-static void virtio_recover(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
+static void virtio_read(Machine *m, VirtioScsi *v)
 {
     g_autofree SGEntry *list = NULL;
     Request req;
 
-    virtio_scsi_stop(v, alloc);
-    virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
     request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512");
     list = sg_entries(m, &req);
     virtio_post(m, v, &req, list, 1);
     virtio_expect_good(m, v, &req);
     request_free(&req);
+}
+
+/* The driver resets what has failed, and goes on. */
+static void virtio_recover(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
+{
+    virtio_scsi_stop(v, alloc);
+    virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
+    virtio_read(m, v);
 }
 
 /*
@@ -344,89 +349,40 @@ static const OutOfReach out_of_reach[] = {
 };
 
 /*
- * The main loop drains a disk with the BQL held, and the IOThread would need
- * that to write to a register at the end of the request.
+ * A command behind those that have been posted.  When it has ended, they are in
+ * flight, or the device is broken.  Only its answer tells that, whatever becomes
+ * of the used ring.
  */
-static void test_iothread_drain(void)
+static void run_test_unit_ready(Machine *m, VirtioScsi *v,
+                                QGuestAllocator *alloc)
 {
-    struct virtio_scsi_cmd_req test_unit_ready = { .lun = { 1 } };
-    g_autofree SGEntry *list = NULL;
+    const struct virtio_scsi_cmd_req cmd = { .lun = { 1 } };
+    struct virtio_scsi_cmd_resp resp = { .response = 0xff };
+    VirtioScsi next = virtio_scsi_queue(v, v->requestq, alloc);
+    QVirtQueue *vq = next.vq[next.requestq];
     int64_t deadline = patience_ends();
-    QGuestAllocator alloc;
-    VirtioScsi v, next;
-    QVirtQueue *vq;
     uint32_t head;
-    Request req;
-    Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
 
-    /* One request is what the drive may do in this second */
-    throttle(m, 0, 0, 1);
-    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512@0");
-    list = sg_entries(m, &req);
-    virtio_post(m, &v, &req, list, 1);
-    virtio_expect_good(m, &v, &req);
-    request_free(&req);
-    g_free(list);
-
-    request_init(m, &req, READ, 0, 9 * SECTOR, 0, "m512@0");
-    list = sg_entries(m, &req);
-    virtio_post(m, &v, &req, list, 1);
-
-    /* When the one behind it has ended, it is in flight. */
-    next = virtio_scsi_queue(&v, VIRTIO_SCSI_REQUESTQ, &alloc);
-    vq = next.vq[next.requestq];
-    qtest_memwrite(m->qts, next.req_addr, &test_unit_ready,
-                   sizeof(test_unit_ready));
-    head = qvirtqueue_add(m->qts, vq, next.req_addr, sizeof(test_unit_ready),
-                          false, true);
-    qvirtqueue_add(m->qts, vq, next.resp_addr,
-                   sizeof(struct virtio_scsi_cmd_resp), true, false);
-    qvirtqueue_kick(m->qts, &v.pci->vdev, vq, head);
-    while (!(virtio_status(&v) & NEEDS_RESET) &&
-           !qvirtqueue_get_buf(m->qts, vq, NULL, NULL)) {
+    qtest_memwrite(m->qts, next.req_addr, &cmd, sizeof(cmd));
+    qtest_memwrite(m->qts, next.resp_addr, &resp, sizeof(resp));
+    head = qvirtqueue_add(m->qts, vq, next.req_addr, sizeof(cmd), false, true);
+    qvirtqueue_add(m->qts, vq, next.resp_addr, sizeof(resp), true, false);
+    qvirtqueue_kick(m->qts, &v->pci->vdev, vq, head);
+    while (!(virtio_status(v) & NEEDS_RESET) &&
+           resp.response != VIRTIO_SCSI_S_OK) {
         wait_before_poll(deadline, "later request");
+        qtest_memread(m->qts, next.resp_addr, &resp, sizeof(resp));
     }
-
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'stop' }");
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
-    throttle(m, 0, 0, 0);
-    virtio_wait_status(m, &v, NEEDS_RESET, NEEDS_RESET);
-    request_free(&req);
-    virtio_recover(m, &v, &alloc);
-    virtio_end(m, &v, &alloc);
 }
 
-/*
- * The used ring lies in the registers.  The first element has been used by
- * virtio_scsi_start(), the second one goes to the device status.
- */
-static void put_ring_into_registers(Machine *m, VirtioScsi *v)
+static void put_used_ring(Machine *m, VirtioScsi *v, uint64_t ring)
 {
-    uint64_t ring = VIRTIO_COMMON_REG(v, device_status) -
-                    offsetof(struct vring_used, ring) -
-                    sizeof(struct vring_used_elem);
-
     qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_select), v->requestq);
-    /* A longer one would not fit into the page of these registers. */
+    /* A longer one would not fit into a page of registers. */
     qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_size), 64);
     qtest_writel(m->qts, VIRTIO_COMMON_REG(v, queue_used_lo), ring);
     qtest_writel(m->qts, VIRTIO_COMMON_REG(v, queue_used_hi), ring >> 32);
     qtest_writew(m->qts, VIRTIO_COMMON_REG(v, queue_enable), 1);
-}
-
-/* Only its answer tells that a request has ended. */
-static void run_test_unit_ready(Machine *m, VirtioScsi *v)
-{
-    static const uint8_t test_unit_ready[6];
-    int64_t deadline = patience_ends();
-    struct virtio_scsi_cmd_resp resp;
-
-    virtio_scsi_post(m, v, test_unit_ready, sizeof(test_unit_ready), READ,
-                     NULL, 0);
-    do {
-        wait_before_poll(deadline, "response");
-        qtest_memread(m->qts, v->resp_addr, &resp, sizeof(resp));
-    } while (resp.response != VIRTIO_SCSI_S_OK);
 }
 
 /* Elements of the used ring are no data, and go nowhere. */
@@ -436,37 +392,49 @@ static void test_iothread_ring(void)
     VirtioScsi v;
     Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
 
-    put_ring_into_registers(m, &v);
-    run_test_unit_ready(m, &v);
+    /* virtio_scsi_start() has used the first one. */
+    put_used_ring(m, &v, VIRTIO_COMMON_REG(&v, device_status) -
+                         offsetof(struct vring_used, ring) -
+                         sizeof(struct vring_used_elem));
+    run_test_unit_ready(m, &v, &alloc);
     g_assert_cmphex(virtio_status(&v) & VIRTIO_CONFIG_S_DRIVER_OK, !=, 0);
+    g_assert_cmphex(virtio_status(&v) & NEEDS_RESET, ==, 0);
     virtio_recover(m, &v, &alloc);
     virtio_end(m, &v, &alloc);
 }
 
-/* Nor does the IOThread wait for the BQL to write them. */
-static void test_iothread_ring_drain(void)
+/*
+ * The main loop drains a disk with the BQL held, and the IOThread would need
+ * that to write to registers at the end of the request: its data, or the element
+ * of the used ring.
+ */
+static void test_iothread_drain(const void *data)
 {
+    bool ring = GPOINTER_TO_INT(data);
     g_autofree SGEntry *list = NULL;
     QGuestAllocator alloc;
-    VirtioScsi v, next;
+    VirtioScsi v;
     Request req;
     Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
 
     /* One request is what the drive may do in this second */
     throttle(m, 0, 0, 1);
-    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "r512@0");
+    virtio_read(m, &v);
+    if (ring) {
+        put_used_ring(m, &v, m->region[MMIO].base);
+    }
+    /* Memory has that already */
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, ring ? "r512" : "m512");
     list = sg_entries(m, &req);
     virtio_post(m, &v, &req, list, 1);
-    virtio_expect_good(m, &v, &req);
+    run_test_unit_ready(m, &v, &alloc);
 
-    put_ring_into_registers(m, &v);
-    virtio_post(m, &v, &req, list, 1);
-    /* When the one behind it has ended, it is in flight. */
-    next = virtio_scsi_queue(&v, VIRTIO_SCSI_REQUESTQ, &alloc);
-    run_test_unit_ready(m, &next);
     qtest_qmp_assert_success(m->qts, "{ 'execute': 'stop' }");
     qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
     throttle(m, 0, 0, 0);
+    if (!ring) {
+        virtio_wait_status(m, &v, NEEDS_RESET, NEEDS_RESET);
+    }
     request_free(&req);
     virtio_recover(m, &v, &alloc);
     virtio_end(m, &v, &alloc);
@@ -606,10 +574,11 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, t, test_iothread);
     }
-    qtest_add_func("dma-reentrancy/iothread/drain", test_iothread_drain);
+    qtest_add_data_func("dma-reentrancy/iothread/drain",
+                        GINT_TO_POINTER(false), test_iothread_drain);
     qtest_add_func("dma-reentrancy/iothread/ring", test_iothread_ring);
-    qtest_add_func("dma-reentrancy/iothread/ring-drain",
-                   test_iothread_ring_drain);
+    qtest_add_data_func("dma-reentrancy/iothread/ring-drain",
+                        GINT_TO_POINTER(true), test_iothread_drain);
     qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
     qtest_add_func("dma-reentrancy/virtio-scsi/answer/reset",
                    test_virtio_scsi_answer);
