@@ -349,9 +349,9 @@ static const OutOfReach out_of_reach[] = {
 };
 
 /*
- * A command behind those that have been posted.  When it has ended, they are in
- * flight, or the device is broken.  Only its answer tells that, whatever becomes
- * of the used ring.
+ * A command behind those that have been posted.  When it has ended, they are
+ * in flight, or the device is broken.  Only its answer tells that, whatever
+ * becomes of the used ring.
  */
 static void run_test_unit_ready(Machine *m, VirtioScsi *v,
                                 QGuestAllocator *alloc)
@@ -405,8 +405,8 @@ static void test_iothread_ring(void)
 
 /*
  * The main loop drains a disk with the BQL held, and the IOThread would need
- * that to write to registers at the end of the request: its data, or the element
- * of the used ring.
+ * that to write to registers at the end of the request: its data, or the
+ * element of the used ring.
  */
 static void test_iothread_drain(const void *data)
 {
