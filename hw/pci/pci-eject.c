@@ -4,6 +4,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/core/cpu.h"
 #include "hw/hotplug.h"
 #include "hw/pci/pci_device.h"
 #include "qapi/error.h"
@@ -30,6 +31,11 @@ static void pci_eject_bh(void *opaque)
 
 void pci_eject(PCIDevice *pci_dev)
 {
+    /* A timer or BH can have led here, too, that no guard tells of. */
+    if (current_cpu && !pci_device_is_engaged(pci_dev)) {
+        pci_eject_now(pci_dev);
+        return;
+    }
     /* Nested event loops, which the device may be in, do not run this. */
     aio_bh_schedule_oneshot(iohandler_get_aio_context(), pci_eject_bh,
                             object_ref(pci_dev));

@@ -524,6 +524,136 @@ static void test_megasas(void)
     test_end(m);
 }
 
+/*
+ * Controllers behind a bridge: what a guest does to them with registers that
+ * are not theirs
+ */
+
+#define PORT_SLOT               6
+#define BEHIND_PORT             QPCI_DEVFN(32, 0)   /* bus 1 */
+#define BRIDGE_WINDOW           MiB
+#define MCH_PCIEXBAR            0x60
+#define MCH_PCIEXBAREN          1
+#define ECAM                    0xb0000000ull
+#define ECAM_FUNCTION           (4 * KiB)
+
+#define SLOT_OFF                (PCI_EXP_SLTCTL_PWR_OFF | \
+                                 PCI_EXP_SLTCTL_PWR_IND_OFF)
+
+/* PCI Standard Hot-Plug Controller 1.0: the command register, a slot's off */
+#define SHPC_COMMAND            0x14
+#define SHPC_SLOT_1_OFF         0x010f
+
+static const Setup behind_root_port = {
+    .machine = "-device pcie-root-port,id=bridge,bus=pcie.0,addr=6 "
+               "-device virtio-scsi-pci,id=hba,bus=bridge "
+               "-device scsi-hd,bus=hba.0,drive=drive0",
+    .disks = 1,
+    .hba_devfn = QPCI_DEVFN(PORT_SLOT, 0),
+    .q35 = true,
+};
+
+static const Setup behind_bridge = {
+    .machine = "-device pci-bridge,id=bridge,addr=6,chassis_nr=1,shpc=on "
+               "-device virtio-scsi-pci,id=hba,bus=bridge,addr=1,"
+               "disable-legacy=on "
+               "-device scsi-hd,bus=hba.0,drive=drive0",
+    .disks = 1,
+    .hba_devfn = QPCI_DEVFN(PORT_SLOT, 0),
+};
+
+/* As firmware does it: bus 1 and its memory */
+static Machine *bridge_begin(const Setup *setup)
+{
+    Machine *m = test_begin(setup);
+    QPCIDevice *bridge = m->hba;
+    uint64_t base = ROUND_UP(m->pci->mmio_alloc_ptr, BRIDGE_WINDOW);
+
+    m->pci->mmio_alloc_ptr = base;
+    qpci_config_writeb(bridge, PCI_SECONDARY_BUS, 1);
+    qpci_config_writeb(bridge, PCI_SUBORDINATE_BUS, 1);
+    qpci_config_writew(bridge, PCI_MEMORY_BASE, base >> 16);
+    qpci_config_writew(bridge, PCI_MEMORY_LIMIT, base >> 16);
+    return m;
+}
+
+/* A sector that begins with a word, which goes to a register */
+static void read_to_register(Machine *m, VirtioScsi *v, uint16_t word,
+                             uint64_t addr)
+{
+    g_autofree SGEntry *list = NULL;
+    uint8_t *sector = m->image[0] + 7 * SECTOR;
+    Request req;
+
+    request_init(m, &req, READ, 0, 7 * SECTOR, 0, "h2@0+r510");
+    stw_le_p(sector, word);
+    g_assert_cmpint(pwrite(m->image_fd[0], sector, SECTOR, req.start), ==,
+                    SECTOR);
+    list = sg_entries(m, &req);
+    list[0].addr = addr;
+    virtio_post(m, v, &req, list, 2);
+    virtio_expect_good(m, v, &req);
+    request_free(&req);
+}
+
+/* Configuration space is memory, too */
+
+typedef struct ConfigTest {
+    const char *name;
+    bool of_bridge;
+    bool express;               /* in the PCI Express capability */
+    uint8_t reg;
+    uint16_t value;
+} ConfigTest;
+
+static void test_config(const void *data)
+{
+    const ConfigTest *t = data;
+    Machine *m = bridge_begin(&behind_root_port);
+    QPCIDevice *mch = qpci_device_find(m->pci, 0);
+    QGuestAllocator alloc;
+    QPCIDevice *target;
+    uint32_t reg = t->reg;
+    VirtioScsi v;
+
+    qpci_config_writel(mch, MCH_PCIEXBAR, ECAM | MCH_PCIEXBAREN);
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, &v, BEHIND_PORT >> 3, &alloc);
+    target = t->of_bridge ? m->hba : v.pci->pdev;
+    if (t->express) {
+        reg += qpci_find_capability(target, PCI_CAP_ID_EXP, 0);
+    }
+    read_to_register(m, &v, t->value,
+                     ECAM + target->devfn * ECAM_FUNCTION + reg);
+    g_assert_cmphex(qpci_config_readw(target, reg), !=, t->value);
+    virtio_read(m, &v);
+    g_free(mch);
+    virtio_end(m, &v, &alloc);
+}
+
+static const ConfigTest config_tests[] = {
+    { "function-reset", false, true, PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR },
+    { "bus-reset", true, false, PCI_BRIDGE_CONTROL, PCI_BRIDGE_CTL_BUS_RESET },
+    { "slot-off", true, true, PCI_EXP_SLTCTL, SLOT_OFF },
+};
+
+/* The slot is off when the request has ended. */
+static void test_shpc(void)
+{
+    Machine *m = bridge_begin(&behind_bridge);
+    QGuestAllocator alloc;
+    VirtioScsi v;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, &v, (BEHIND_PORT >> 3) + 1, &alloc);
+    read_to_register(m, &v, SHPC_SLOT_1_OFF, m->hba_bar.addr + SHPC_COMMAND);
+    qtest_qmp_eventwait(m->qts, "DEVICE_DELETED");
+    virtio_scsi_free(&v, &alloc);
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
 static const OwnTest tests[] = {
     { "ahci", "reset", GHC, { GHC_HR, GHC_HR }, 4 },
     { "ahci", "stop", P0CMD, { PXCMD_ST, 0 }, 4 },
@@ -583,5 +713,13 @@ int main(int argc, char **argv)
     qtest_add_func("dma-reentrancy/virtio-scsi/answer/reset",
                    test_virtio_scsi_answer);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
+    for (i = 0; i < ARRAY_SIZE(config_tests); i++) {
+        const ConfigTest *t = &config_tests[i];
+        g_autofree char *path = g_strdup_printf("dma-reentrancy/config/%s",
+                                                t->name);
+
+        qtest_add_data_func(path, t, test_config);
+    }
+    qtest_add_func("dma-reentrancy/shpc/slot-off", test_shpc);
     return test_run();
 }
