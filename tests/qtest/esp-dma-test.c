@@ -44,6 +44,7 @@
 #define SCSI_READ_10            0x28
 #define SCSI_WRITE_10           0x2a
 #define SCSI_INQUIRY            0x12
+#define SCSI_REPORT_LUNS        0xa0
 #define SCSI_GOOD               0x00
 #define SCSI_CHECK_CONDITION    0x02
 #define MSG_IDENTIFY            0x80
@@ -1359,6 +1360,78 @@ static void test_migrate_no_dma(const void *type)
     }
 }
 
+/* Data that the device makes up, and does not migrate: part of it has moved. */
+
+typedef struct Answer {
+    uint8_t cdb[12];
+    int cdb_len;
+    int len;
+} Answer;
+
+static void begin_answer(Board *b, const Answer *answer)
+{
+    send_cdb(b, answer->cdb, answer->cdb_len);
+    wait_for_data_phase(b, READ);
+}
+
+static void test_migrate_answer(const void *type)
+{
+    static const Answer answers[] = {
+        { { SCSI_INQUIRY, [4] = 36 }, 6, 36 },
+        { { SCSI_REPORT_LUNS, [9] = 16 }, 12, 16 },
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(answers); i++) {
+        const Answer *answer = &answers[i];
+        int rest = answer->len - 8;
+        Board *b = board_new(type, "", "");
+
+        test_prepare(b);
+        begin_answer(b, answer);
+        start_ti(b, READ, 0, answer->len);
+        wait_for_status_phase(b, answer->len);
+        finish(b);
+        qtest_bufread(b->qts, b->frame[0], b->memory, answer->len);
+
+        begin_answer(b, answer);
+        migrate(b);
+        start_ti(b, READ, ADDR, 8);
+        wait_for_part(b);
+        migrate(b);
+        migrate(b);
+        start_ti(b, READ, ADDR + 8, rest);
+        wait_for_status_phase(b, rest);
+        finish(b);
+        memcpy(b->memory + ADDR, b->memory, answer->len);
+        assert_usable(b);
+        test_end_and_discard(b);
+    }
+}
+
+/* The disk has news, but this command is older than they are. */
+static void test_migrate_unit_attention(const void *type)
+{
+    Board *b = board_new(type, "", "");
+
+    test_prepare(b);
+    begin_command(b, READ, 7 * SECTOR, 8 * SECTOR);
+    qtest_qmp_assert_success(b->qts, "{ 'execute': 'block_resize',"
+                             "  'arguments': { 'device': 'drive0',"
+                             "                 'size': %d } }",
+                             (int)(DISK_SIZE + SECTOR));
+    migrate(b);
+    start_ti(b, READ, ADDR, 8 * SECTOR);
+    wait_for_status_phase(b, 8 * SECTOR);
+    finish(b);
+    expect_moved(b, READ, 7 * SECTOR, ADDR, 8 * SECTOR);
+    unit_attention(b);
+    /* As large as the test knows it */
+    g_assert_cmpint(truncate(b->image, DISK_SIZE), ==, 0);
+    assert_usable(b);
+    test_end_and_discard(b);
+}
+
 /* A direct command that waits for its retry after an error */
 static void test_migrate_at_error(const void *type)
 {
@@ -1854,6 +1927,8 @@ static const Test common_tests[] = {
     { "migrate/between-parts", test_migrate_between_parts },
     { "migrate/forged", test_migrate_forged },
     { "migrate/no-dma", test_migrate_no_dma },
+    { "migrate/answer", test_migrate_answer },
+    { "migrate/unit-attention", test_migrate_unit_attention },
     { "migrate/at-error", test_migrate_at_error },
     { "off", test_off },
     { }

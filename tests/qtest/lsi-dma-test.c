@@ -2465,6 +2465,52 @@ static void test_migrate_off(const void *data)
     machine_discard();
 }
 
+/*
+ * Data that the disk, or the target, makes up and does not migrate: the script
+ * stops before a part of it, and after that.
+ */
+static void test_migrate_answer(const void *data)
+{
+    const int lun = GPOINTER_TO_INT(data);
+    const int len = 16, part = 5;
+    uint8_t want[16], got[16];
+    int migrations;
+    Chip c;
+
+    for (migrations = 0; migrations <= 2; migrations += 2) {
+        chip_begin(&c, &plain);
+        command_init(&c.cmd, 0, 3);
+        c.cmd.identify |= lun;
+        c.cmd.cdb[0] = INQUIRY;
+        c.cmd.cdb[4] = len;
+        c.cmd.req.dir = READ;
+        script_start(&c);
+        interrupt(&c.s, ALWAYS, MARK);
+        move(&c.s, DATA_IN, SCRATCH, part);
+        interrupt(&c.s, ALWAYS, MARK);
+        move(&c.s, DATA_IN, SCRATCH + part, len - part);
+        script_finish(&c);
+        chip_expect_int(&c, MARK);
+        if (migrations) {
+            chip_migrate(&c);
+        }
+        chip_continue(&c);
+        chip_expect_int(&c, MARK);
+        if (migrations) {
+            chip_migrate(&c);
+            chip_migrate(&c);
+        }
+        chip_continue(&c);
+        expect_done(&c, GOOD);
+        qtest_memread(c.m->qts, SCRATCH, migrations ? got : want, len);
+        qtest_memset(c.m->qts, SCRATCH, 0, len);
+        run_command(&c, READ, 0, 100, "r512");
+        chip_end(&c);
+    }
+    g_assert(!memcmp(got, want, len));
+    machine_discard();
+}
+
 int main(int argc, char **argv)
 {
     /* In any order, contiguous or not, of any length and kind of memory */
@@ -2580,6 +2626,10 @@ int main(int argc, char **argv)
         add_test("migrate/queue", dir, "r512", NULL, test_migrate_queue);
         add_test("migrate/off", dir, "r512+r512", NULL, test_migrate_off);
     }
+    qtest_add_data_func("lsi-dma/migrate/answer/disk", GINT_TO_POINTER(0),
+                        test_migrate_answer);
+    qtest_add_data_func("lsi-dma/migrate/answer/target", GINT_TO_POINTER(1),
+                        test_migrate_answer);
     add_test("migrate/disk-full", WRITE, "r512+r512", NULL,
              test_migrate_disk_full);
     add_test("migrate/disk-full-barrier", WRITE, "r512+r512", NULL,
