@@ -5,6 +5,7 @@
 
 #include "qemu/osdep.h"
 #include "hw/scsi/esp.h"
+#include "migration/qemu-file.h"
 #include "migration/vmstate.h"
 
 void esp_find_async_buf(ESPState *s)
@@ -34,8 +35,9 @@ static int esp_buf_pre_save(void *opaque)
     ESPState *s = opaque;
     uint32_t len;
 
-    /* If it is not known yet, it is where it was when it was loaded. */
-    if (s->async_buf) {
+    esp_find_async_buf(s);
+    s->mig_async_offset = 0;
+    if (s->async_len) {
         s->mig_async_offset = s->async_buf -
                               scsi_req_get_buf(s->current_req);
     }
@@ -54,7 +56,7 @@ static int esp_buf_post_save(void *opaque)
     return 0;
 }
 
-static int esp_buf_pre_load(void *opaque)
+int esp_buf_pre_load(void *opaque)
 {
     ESPState *s = opaque;
 
@@ -68,14 +70,16 @@ static int esp_buf_post_load(void *opaque, int version_id)
 
     /* The request comes with its device, later. */
     s->async_buf = NULL;
-    return 0;
+    /* A command that has not begun to move data has none. */
+    return s->sg.deferred ? -EINVAL : 0;
 }
 
-void esp_load_buf(ESPState *s)
+void esp_load_buf(ESPState *s, QEMUFile *f)
 {
-    if (s->mig_buf) {
-        scsi_req_set_loaded_buf(s->current_req, s->mig_buf, s->mig_buf_len);
-        s->mig_buf = NULL;
+    uint8_t *buf = g_steal_pointer(&s->mig_buf);
+
+    if (buf && !scsi_req_set_loaded_buf(s->current_req, buf, s->mig_buf_len)) {
+        qemu_file_set_error(f, -EINVAL);
     }
 }
 
@@ -94,7 +98,6 @@ const VMStateDescription vmstate_esp_buf = {
     .needed = esp_buf_needed,
     .pre_save = esp_buf_pre_save,
     .post_save = esp_buf_post_save,
-    .pre_load = esp_buf_pre_load,
     .post_load = esp_buf_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(async_len, ESPState),

@@ -9,7 +9,7 @@
 
 static size_t buf_len(SCSIRequest *req)
 {
-    if (req->loaded_buf) {
+    if (req->loaded_len) {
         return req->loaded_len;
     }
     return req->ops->get_buf_len ? req->ops->get_buf_len(req) : 0;
@@ -27,21 +27,30 @@ uint8_t *scsi_req_get_buf_part(SCSIRequest *req, uint32_t offset, uint32_t len)
 
 uint8_t *scsi_req_buf_to_save(SCSIRequest *req, uint32_t len)
 {
-    bool saved = !req->loaded_buf && buf_len(req) >= len;
-
+    if (req->loaded_len) {
+        return len <= req->loaded_len ? req->loaded_buf : NULL;
+    }
     /* A buffer that the device wants to have filled has to be its own. */
-    if (saved || req->cmd.mode == SCSI_XFER_TO_DEV ||
+    if (buf_len(req) >= len || req->cmd.mode == SCSI_XFER_TO_DEV ||
         len > SCSI_REQ_MAX_LOADED) {
         return NULL;
     }
     return scsi_req_get_buf(req);
 }
 
-void scsi_req_set_loaded_buf(SCSIRequest *req, uint8_t *buf, uint32_t len)
+bool scsi_req_set_loaded_buf(SCSIRequest *req, uint8_t *buf, uint32_t len)
 {
-    scsi_req_drop_loaded_buf(req);
+    bool can_have_data = !req->loaded_buf && !req->retry &&
+        req->cmd.mode == SCSI_XFER_FROM_DEV && len <= req->cmd.xfer &&
+        req->ops->read_data && req->ops->get_buf;
+
+    if (!can_have_data) {
+        g_free(buf);
+        return false;
+    }
     req->loaded_buf = buf;
     req->loaded_len = len;
+    return true;
 }
 
 void scsi_req_save_buf(QEMUFile *f, SCSIRequest *req, uint32_t len)
@@ -57,20 +66,12 @@ void scsi_req_save_buf(QEMUFile *f, SCSIRequest *req, uint32_t len)
 bool scsi_req_load_buf(QEMUFile *f, SCSIRequest *req)
 {
     uint32_t len = qemu_get_be32(f);
+    uint8_t *buf;
 
-    if (len > SCSI_REQ_MAX_LOADED) {
-        return false;
+    if (!len || len > SCSI_REQ_MAX_LOADED) {
+        return !len;
     }
-    if (len) {
-        scsi_req_set_loaded_buf(req, g_malloc(len), len);
-        qemu_get_buffer(f, req->loaded_buf, len);
-    }
-    return true;
-}
-
-void scsi_req_drop_loaded_buf(SCSIRequest *req)
-{
-    g_free(req->loaded_buf);
-    req->loaded_buf = NULL;
-    req->loaded_len = 0;
+    buf = g_malloc0(len);
+    qemu_get_buffer(f, buf, len);
+    return scsi_req_set_loaded_buf(req, buf, len);
 }

@@ -16,6 +16,7 @@
 #include "hw/pci/pci_regs.h"
 #include "lsi-scripts.h"
 #include "scsi-test-util.h"
+#include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
@@ -493,6 +494,67 @@ static void test_virtio_scsi_answer(void)
     virtio_end(m, &v, &alloc);
 }
 
+static void test_virtio_blk(void)
+{
+    static const Setup setup = {
+        .machine = "-device virtio-blk-pci,addr=5,disable-legacy=on,"
+                   "drive=drive0",
+        .disks = 1,
+        .hba_devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0),
+        .hba_bar = VIRTIO_MSIX_BAR,
+    };
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0) };
+    struct virtio_blk_outhdr header = { .type = VIRTIO_BLK_T_IN };
+    g_autofree SGEntry *list = NULL;
+    Machine *m = test_begin(&setup);
+    int64_t deadline = patience_ends();
+    uint64_t header_addr, status_addr;
+    QGuestAllocator alloc;
+    QVirtioPCIDevice *pci;
+    QVirtQueue *vq;
+    uint32_t head;
+    Request req;
+
+    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    header_addr = guest_alloc(&alloc, sizeof(header));
+    status_addr = guest_alloc(&alloc, 1);
+    pci = virtio_pci_new(m->pci, &addr);
+    qvirtio_pci_device_enable(pci);
+    qvirtio_start_device(&pci->vdev);
+    qvirtio_set_features(&pci->vdev, qvirtio_get_features(&pci->vdev) &
+                         ~(QVIRTIO_F_BAD_FEATURE |
+                           1ull << VIRTIO_RING_F_EVENT_IDX));
+    vq = qvirtqueue_setup(&pci->vdev, &alloc, 0);
+    qvirtio_set_driver_ok(&pci->vdev);
+
+    request_to_register(m, &req, status_reset, SECTOR, 1, "");
+    list = sg_entries(m, &req);
+    list[0].addr = pci->bar.addr + pci->common_cfg_offset +
+                   offsetof(struct virtio_pci_common_cfg, device_status);
+    header.sector = cpu_to_le64(req.start / SECTOR);
+    qtest_memwrite(m->qts, header_addr, &header, sizeof(header));
+    qtest_writeb(m->qts, status_addr, 0xff);
+    head = qvirtqueue_add(m->qts, vq, header_addr, sizeof(header), false, true);
+    qvirtqueue_add(m->qts, vq, list[0].addr, list[0].len, true, true);
+    qvirtqueue_add(m->qts, vq, list[1].addr, list[1].len, true, true);
+    qvirtqueue_add(m->qts, vq, status_addr, 1, true, false);
+    qvirtqueue_kick(m->qts, &pci->vdev, vq, head);
+    while (!qvirtqueue_get_buf(m->qts, vq, NULL, NULL)) {
+        wait_before_poll(deadline, "used element");
+    }
+    g_assert_cmphex(qtest_readb(m->qts, status_addr), ==, VIRTIO_BLK_S_OK);
+    expect_transfer(m, &req, req.bytes);
+
+    request_free(&req);
+    qvirtio_reset(&pci->vdev);
+    qvirtqueue_cleanup(pci->vdev.bus, vq, &alloc);
+    qvirtio_pci_device_disable(pci);
+    g_free(pci->pdev);
+    g_free(pci);
+    alloc_destroy(&alloc);
+    test_end(m);
+}
+
 static void test_megasas(void)
 {
     static const Setup setup = {
@@ -712,6 +774,7 @@ int main(int argc, char **argv)
     qtest_add_func("dma-reentrancy/iothread/msi", test_iothread_msi);
     qtest_add_func("dma-reentrancy/virtio-scsi/answer/reset",
                    test_virtio_scsi_answer);
+    qtest_add_func("dma-reentrancy/virtio-blk/data/reset", test_virtio_blk);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
     for (i = 0; i < ARRAY_SIZE(config_tests); i++) {
         const ConfigTest *t = &config_tests[i];

@@ -43,6 +43,7 @@
 
 #define SCSI_READ_10            0x28
 #define SCSI_WRITE_10           0x2a
+#define SCSI_REQUEST_SENSE      0x03
 #define SCSI_INQUIRY            0x12
 #define SCSI_REPORT_LUNS        0xa0
 #define SCSI_GOOD               0x00
@@ -1366,19 +1367,27 @@ typedef struct Answer {
     uint8_t cdb[12];
     int cdb_len;
     int len;
+    bool sense;                 /* of the unit attention condition after reset */
 } Answer;
+
+static const Answer inquiry = { { SCSI_INQUIRY, [4] = 36 }, 6, 36 };
 
 static void begin_answer(Board *b, const Answer *answer)
 {
+    if (answer->sense) {
+        end_command(b, BUS_RESET);
+        unit_attention(b);
+    }
     send_cdb(b, answer->cdb, answer->cdb_len);
     wait_for_data_phase(b, READ);
 }
 
 static void test_migrate_answer(const void *type)
 {
-    static const Answer answers[] = {
-        { { SCSI_INQUIRY, [4] = 36 }, 6, 36 },
+    const Answer answers[] = {
+        inquiry,
         { { SCSI_REPORT_LUNS, [9] = 16 }, 12, 16 },
+        { { SCSI_REQUEST_SENSE, [4] = 18 }, 6, 18, .sense = true },
     };
     int i;
 
@@ -1407,6 +1416,35 @@ static void test_migrate_answer(const void *type)
         assert_usable(b);
         test_end_and_discard(b);
     }
+}
+
+/* The chip has more of an answer to move than came with it. */
+static void forge_length(char *stream, gsize len)
+{
+    static const char name[] = "esp/buf";
+    char *field = memmem(stream, len, name, strlen(name));
+
+    g_assert_nonnull(field);
+    field += strlen(name) + 4 /* version */;
+    g_assert_cmpint(ldl_be_p(field), ==, inquiry.len);
+    stl_be_p(field, 60000);
+}
+
+static void test_migrate_forged_answer(const void *type)
+{
+    Board *b = board_new(type, "", "");
+
+    test_prepare(b);
+    begin_answer(b, &inquiry);
+    migrate_forged(b, forge_length);
+    migrate(b);
+    start_ti(b, READ, ADDR, inquiry.len);
+    /* There is none at all. */
+    settle(b);
+    end_command(b, BUS_RESET);
+    unit_attention(b);
+    assert_usable(b);
+    test_end_and_discard(b);
 }
 
 /* The disk has news, but this command is older than they are. */
@@ -1928,6 +1966,7 @@ static const Test common_tests[] = {
     { "migrate/forged", test_migrate_forged },
     { "migrate/no-dma", test_migrate_no_dma },
     { "migrate/answer", test_migrate_answer },
+    { "migrate/forged-answer", test_migrate_forged_answer },
     { "migrate/unit-attention", test_migrate_unit_attention },
     { "migrate/at-error", test_migrate_at_error },
     { "off", test_off },
