@@ -1367,7 +1367,7 @@ typedef struct Answer {
     uint8_t cdb[12];
     int cdb_len;
     int len;
-    bool sense;                 /* of the unit attention condition after reset */
+    bool sense;                 /* of the unit attention after a reset */
 } Answer;
 
 static const Answer inquiry = { { SCSI_INQUIRY, [4] = 36 }, 6, 36 };
