@@ -4,24 +4,17 @@
  */
 
 #include "qemu/osdep.h"
-#include "hw/pci/pci_bridge.h"
-#include "hw/pci/pci_bus.h"
 #include "hw/pci/pci_device.h"
+#include "hw/qdev-core.h"
 
-static void find_engaged(PCIBus *bus, PCIDevice *pci_dev, void *opaque)
+static int is_engaged(DeviceState *dev, void *opaque)
 {
-    bool *engaged = opaque;
-
-    *engaged = *engaged || pci_device_is_engaged(pci_dev);
+    return dev->mem_reentrancy_guard.engaged_in_io ? -EBUSY : 0;
 }
 
 bool pci_device_is_engaged(PCIDevice *pci_dev)
 {
-    bool engaged = DEVICE(pci_dev)->mem_reentrancy_guard.engaged_in_io;
-
-    if (!engaged && IS_PCI_BRIDGE(pci_dev)) {
-        pci_for_each_device_under_bus(&PCI_BRIDGE(pci_dev)->sec_bus,
-                                      find_engaged, &engaged);
-    }
-    return engaged;
+    /* What is on its buses is a part of it, such as the device of virtio. */
+    return qdev_walk_children(DEVICE(pci_dev), is_engaged, NULL, NULL, NULL,
+                              NULL) < 0;
 }

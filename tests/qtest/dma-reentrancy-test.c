@@ -10,6 +10,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/iov.h"
 #include "qemu/units.h"
 #include "ahci-dma-util.h"
 #include "dma-hba-util.h"
@@ -18,6 +19,7 @@
 #include "scsi-test-util.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_net.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
@@ -494,6 +496,50 @@ static void test_virtio_scsi_answer(void)
     virtio_end(m, &v, &alloc);
 }
 
+/* A virtio device with one queue that matters */
+
+typedef struct Virtio {
+    QGuestAllocator alloc;
+    QVirtioPCIDevice *pci;
+    QVirtQueue *vq;
+} Virtio;
+
+static void virtio_start(Machine *m, Virtio *v, int devfn)
+{
+    QPCIAddress addr = { .devfn = devfn };
+    QVirtioDevice *vdev;
+
+    alloc_init(&v->alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    v->pci = virtio_pci_new(m->pci, &addr);
+    vdev = &v->pci->vdev;
+    qvirtio_pci_device_enable(v->pci);
+    qvirtio_start_device(vdev);
+    qvirtio_set_features(vdev, qvirtio_get_features(vdev) &
+                         ~(QVIRTIO_F_BAD_FEATURE |
+                           1ull << VIRTIO_RING_F_EVENT_IDX));
+    v->vq = qvirtqueue_setup(vdev, &v->alloc, 0);
+    qvirtio_set_driver_ok(vdev);
+}
+
+static void virtio_wait_used(Machine *m, Virtio *v)
+{
+    int64_t deadline = patience_ends();
+
+    while (!qvirtqueue_get_buf(m->qts, v->vq, NULL, NULL)) {
+        wait_before_poll(deadline, "used element");
+    }
+}
+
+static void virtio_stop(Virtio *v)
+{
+    qvirtio_reset(&v->pci->vdev);
+    qvirtqueue_cleanup(v->pci->vdev.bus, v->vq, &v->alloc);
+    qvirtio_pci_device_disable(v->pci);
+    g_free(v->pci->pdev);
+    g_free(v->pci);
+    alloc_destroy(&v->alloc);
+}
+
 static void test_virtio_blk(void)
 {
     static const Setup setup = {
@@ -503,55 +549,35 @@ static void test_virtio_blk(void)
         .hba_devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0),
         .hba_bar = VIRTIO_MSIX_BAR,
     };
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(VIRTIO_SCSI_SLOT, 0) };
     struct virtio_blk_outhdr header = { .type = VIRTIO_BLK_T_IN };
     g_autofree SGEntry *list = NULL;
     Machine *m = test_begin(&setup);
-    int64_t deadline = patience_ends();
     uint64_t header_addr, status_addr;
-    QGuestAllocator alloc;
-    QVirtioPCIDevice *pci;
-    QVirtQueue *vq;
     uint32_t head;
     Request req;
+    Virtio v;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    header_addr = guest_alloc(&alloc, sizeof(header));
-    status_addr = guest_alloc(&alloc, 1);
-    pci = virtio_pci_new(m->pci, &addr);
-    qvirtio_pci_device_enable(pci);
-    qvirtio_start_device(&pci->vdev);
-    qvirtio_set_features(&pci->vdev, qvirtio_get_features(&pci->vdev) &
-                         ~(QVIRTIO_F_BAD_FEATURE |
-                           1ull << VIRTIO_RING_F_EVENT_IDX));
-    vq = qvirtqueue_setup(&pci->vdev, &alloc, 0);
-    qvirtio_set_driver_ok(&pci->vdev);
-
+    virtio_start(m, &v, setup.hba_devfn);
+    header_addr = guest_alloc(&v.alloc, sizeof(header));
+    status_addr = guest_alloc(&v.alloc, 1);
     request_to_register(m, &req, status_reset, SECTOR, 1, "");
     list = sg_entries(m, &req);
-    list[0].addr = pci->bar.addr + pci->common_cfg_offset +
+    list[0].addr = v.pci->bar.addr + v.pci->common_cfg_offset +
                    offsetof(struct virtio_pci_common_cfg, device_status);
     header.sector = cpu_to_le64(req.start / SECTOR);
     qtest_memwrite(m->qts, header_addr, &header, sizeof(header));
     qtest_writeb(m->qts, status_addr, 0xff);
-    head = qvirtqueue_add(m->qts, vq, header_addr, sizeof(header), false, true);
-    qvirtqueue_add(m->qts, vq, list[0].addr, list[0].len, true, true);
-    qvirtqueue_add(m->qts, vq, list[1].addr, list[1].len, true, true);
-    qvirtqueue_add(m->qts, vq, status_addr, 1, true, false);
-    qvirtqueue_kick(m->qts, &pci->vdev, vq, head);
-    while (!qvirtqueue_get_buf(m->qts, vq, NULL, NULL)) {
-        wait_before_poll(deadline, "used element");
-    }
+    head = qvirtqueue_add(m->qts, v.vq, header_addr, sizeof(header), false,
+                          true);
+    qvirtqueue_add(m->qts, v.vq, list[0].addr, list[0].len, true, true);
+    qvirtqueue_add(m->qts, v.vq, list[1].addr, list[1].len, true, true);
+    qvirtqueue_add(m->qts, v.vq, status_addr, 1, true, false);
+    qvirtqueue_kick(m->qts, &v.pci->vdev, v.vq, head);
+    virtio_wait_used(m, &v);
     g_assert_cmphex(qtest_readb(m->qts, status_addr), ==, VIRTIO_BLK_S_OK);
     expect_transfer(m, &req, req.bytes);
-
     request_free(&req);
-    qvirtio_reset(&pci->vdev);
-    qvirtqueue_cleanup(pci->vdev.bus, vq, &alloc);
-    qvirtio_pci_device_disable(pci);
-    g_free(pci->pdev);
-    g_free(pci);
-    alloc_destroy(&alloc);
+    virtio_stop(&v);
     test_end(m);
 }
 
@@ -624,7 +650,7 @@ static const Setup behind_bridge = {
     .hba_devfn = QPCI_DEVFN(PORT_SLOT, 0),
 };
 
-/* As firmware does it: bus 1 and its memory */
+/* As firmware does it: bus 1, its memory, and ECAM if there is */
 static Machine *bridge_begin(const Setup *setup)
 {
     Machine *m = test_begin(setup);
@@ -636,7 +662,17 @@ static Machine *bridge_begin(const Setup *setup)
     qpci_config_writeb(bridge, PCI_SUBORDINATE_BUS, 1);
     qpci_config_writew(bridge, PCI_MEMORY_BASE, base >> 16);
     qpci_config_writew(bridge, PCI_MEMORY_LIMIT, base >> 16);
+    if (setup->q35) {
+        g_autofree QPCIDevice *mch = qpci_device_find(m->pci, 0);
+
+        qpci_config_writel(mch, MCH_PCIEXBAR, ECAM | MCH_PCIEXBAREN);
+    }
     return m;
+}
+
+static uint64_t config_addr(QPCIDevice *dev, uint32_t reg)
+{
+    return ECAM + dev->devfn * ECAM_FUNCTION + reg;
 }
 
 /* A sector that begins with a word, which goes to a register */
@@ -672,25 +708,66 @@ static void test_config(const void *data)
 {
     const ConfigTest *t = data;
     Machine *m = bridge_begin(&behind_root_port);
-    QPCIDevice *mch = qpci_device_find(m->pci, 0);
     QGuestAllocator alloc;
     QPCIDevice *target;
     uint32_t reg = t->reg;
     VirtioScsi v;
 
-    qpci_config_writel(mch, MCH_PCIEXBAR, ECAM | MCH_PCIEXBAREN);
     alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
     virtio_scsi_start(m, &v, BEHIND_PORT >> 3, &alloc);
     target = t->of_bridge ? m->hba : v.pci->pdev;
     if (t->express) {
         reg += qpci_find_capability(target, PCI_CAP_ID_EXP, 0);
     }
-    read_to_register(m, &v, t->value,
-                     ECAM + target->devfn * ECAM_FUNCTION + reg);
+    read_to_register(m, &v, t->value, config_addr(target, reg));
     g_assert_cmphex(qpci_config_readw(target, reg), !=, t->value);
     virtio_read(m, &v);
-    g_free(mch);
     virtio_end(m, &v, &alloc);
+}
+
+/* Of virtio devices, it is not the PCI device that receives a packet. */
+static void test_packet(void)
+{
+    g_autofree char *machine = NULL;
+    uint16_t packet = cpu_to_le16(SLOT_OFF);
+    uint32_t len = cpu_to_be32(sizeof(packet));
+    struct iovec iov[] = {
+        { .iov_base = &len, .iov_len = sizeof(len) },
+        { .iov_base = &packet, .iov_len = sizeof(packet) },
+    };
+    Setup setup = behind_root_port;
+    uint32_t sltctl, head;
+    int sv[2];
+    uint64_t header;
+    Machine *m;
+    Virtio v;
+
+    g_assert_cmpint(socketpair(PF_UNIX, SOCK_STREAM, 0, sv), ==, 0);
+    machine = g_strdup_printf("-device pcie-root-port,id=bridge,bus=pcie.0,"
+                              "addr=6 -netdev socket,fd=%d,id=net0 "
+                              "-device virtio-net-pci,bus=bridge,netdev=net0",
+                              sv[1]);
+    setup.machine = machine;
+    setup.disks = 0;
+    m = bridge_begin(&setup);
+    close(sv[1]);
+    virtio_start(m, &v, BEHIND_PORT);
+    sltctl = qpci_find_capability(m->hba, PCI_CAP_ID_EXP, 0) + PCI_EXP_SLTCTL;
+    header = guest_alloc(&v.alloc, sizeof(struct virtio_net_hdr_mrg_rxbuf));
+    head = qvirtqueue_add(m->qts, v.vq, header,
+                          sizeof(struct virtio_net_hdr_mrg_rxbuf), true, true);
+    qvirtqueue_add(m->qts, v.vq, config_addr(m->hba, sltctl), sizeof(packet),
+                   true, false);
+    qvirtqueue_kick(m->qts, &v.pci->vdev, v.vq, head);
+    g_assert_cmpint(iov_send(sv[0], iov, ARRAY_SIZE(iov), 0,
+                             sizeof(len) + sizeof(packet)), ==,
+                    sizeof(len) + sizeof(packet));
+    virtio_wait_used(m, &v);
+    g_assert_cmphex(qpci_config_readw(m->hba, sltctl) & SLOT_OFF, !=, SLOT_OFF);
+    virtio_stop(&v);
+    close(sv[0]);
+    test_end(m);
+    machine_discard();
 }
 
 static const ConfigTest config_tests[] = {
@@ -783,6 +860,7 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, t, test_config);
     }
+    qtest_add_func("dma-reentrancy/config/packet", test_packet);
     qtest_add_func("dma-reentrancy/shpc/slot-off", test_shpc);
     return test_run();
 }
