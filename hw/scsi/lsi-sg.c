@@ -216,14 +216,16 @@ uint32_t lsi_sg_replay(LSISg *s, LSISgReq *r, uint8_t *buf, uint32_t len)
     uint32_t used = 0;
 
     while (used < len && r->state == LSI_SG_REPLAY) {
-        const ScatterGatherEntry *entry = &r->list.sg[r->replayed.index];
-        dma_addr_t addr = entry->base + r->replayed.offset;
+        const ScatterGatherEntry *entry;
+        dma_addr_t addr;
         uint32_t n;
 
         if (r->replayed.done == r->list.size) {
             lsi_sg_end(s, r);
             break;
         }
+        entry = &r->list.sg[r->replayed.index];
+        addr = entry->base + r->replayed.offset;
         n = MIN(entry->len - r->replayed.offset, len - used);
         dma_map_cursor_advance(&r->replayed, &r->list, n);
         dma_memory_rw(r->list.as, addr, buf + used, n, dir,
@@ -294,7 +296,10 @@ bool lsi_sg_load(QEMUFile *f, LSISg *s, LSISgReq *r, SCSIRequest *req,
     flags = qemu_get_byte(f);
     replayed = qemu_get_be64(f);
     n = qemu_get_be32(f);
-    if (state < 0 || state > LSI_SG_RUN || n < 0 || n > LSI_SG_MAX_ENTRIES) {
+    if (state < 0 || state > LSI_SG_RUN || n < 0 || n > LSI_SG_MAX_ENTRIES ||
+        (state == LSI_SG_COLLECT && req->retry) ||
+        (state != LSI_SG_RUN && (flags & SAVED_OFFERED)) ||
+        !req->ops->can_continue_sg) {
         return false;
     }
 

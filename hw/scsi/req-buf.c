@@ -19,7 +19,8 @@ uint8_t *scsi_req_get_buf_part(SCSIRequest *req, uint32_t offset, uint32_t len)
 {
     size_t size = buf_len(req);
 
-    if (offset > size || len > size - offset) {
+    /* If it begins again, it has no data yet. */
+    if (req->retry || req->aiocb || offset > size || len > size - offset) {
         return NULL;
     }
     return scsi_req_get_buf(req) + offset;

@@ -443,29 +443,31 @@ static void test_iothread_drain(const void *data)
     virtio_end(m, &v, &alloc);
 }
 
+/* Enable MSI-X; the first vector writes @data to @addr */
+static void set_vector(QPCIDevice *pci, uint64_t addr, uint32_t data)
+{
+    qpci_msix_enable(pci);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_LOWER_ADDR, addr);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_UPPER_ADDR,
+                   addr >> 32);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_DATA, data);
+    qpci_io_writel(pci, pci->msix_table_bar,
+                   pci->msix_table_off + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
+}
+
 /* The interrupt that tells of a broken device resets it. */
 static void test_iothread_msi(void)
 {
     SGEntry nothing = { .len = 0 };
     QGuestAllocator alloc;
-    QPCIDevice *pci;
-    uint64_t status;
     Request req;
     VirtioScsi v;
     Machine *m = virtio_begin(&virtio_scsi_iothreads, &v, &alloc);
 
-    pci = v.pci->pdev;
-    qpci_msix_enable(pci);
-    status = VIRTIO_COMMON_REG(&v, device_status);
-    qpci_io_writel(pci, pci->msix_table_bar,
-                   pci->msix_table_off + PCI_MSIX_ENTRY_LOWER_ADDR, status);
-    qpci_io_writel(pci, pci->msix_table_bar,
-                   pci->msix_table_off + PCI_MSIX_ENTRY_UPPER_ADDR,
-                   status >> 32);
-    qpci_io_writel(pci, pci->msix_table_bar,
-                   pci->msix_table_off + PCI_MSIX_ENTRY_DATA, 0);
-    qpci_io_writel(pci, pci->msix_table_bar,
-                   pci->msix_table_off + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
+    set_vector(v.pci->pdev, VIRTIO_COMMON_REG(&v, device_status), 0);
     v.pci->msix_ops->set_config_vector(v.pci, 0);
 
     /* Descriptors without length are not allowed. */
@@ -473,7 +475,7 @@ static void test_iothread_msi(void)
     virtio_post(m, &v, &req, &nothing, 1);
     virtio_wait_status(m, &v, 0xff, 0);
     request_free(&req);
-    qpci_msix_disable(pci);
+    qpci_msix_disable(v.pci->pdev);
     virtio_recover(m, &v, &alloc);
     virtio_end(m, &v, &alloc);
 }
@@ -632,9 +634,10 @@ static void test_megasas(void)
 #define SHPC_COMMAND            0x14
 #define SHPC_SLOT_1_OFF         0x010f
 
+/* Without ioeventfd, interrupts come in completions. */
 static const Setup behind_root_port = {
     .machine = "-device pcie-root-port,id=bridge,bus=pcie.0,addr=6 "
-               "-device virtio-scsi-pci,id=hba,bus=bridge "
+               "-device virtio-scsi-pci,id=hba,bus=bridge,ioeventfd=off "
                "-device scsi-hd,bus=hba.0,drive=drive0",
     .disks = 1,
     .hba_devfn = QPCI_DEVFN(PORT_SLOT, 0),
@@ -704,23 +707,56 @@ typedef struct ConfigTest {
     uint16_t value;
 } ConfigTest;
 
+typedef struct ConfigTarget {
+    QPCIDevice *dev;
+    uint32_t reg;
+} ConfigTarget;
+
+static ConfigTarget config_begin(const ConfigTest *t, Machine *m,
+                                 VirtioScsi *v, QGuestAllocator *alloc)
+{
+    ConfigTarget target = { m->hba, t->reg };
+
+    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, v, BEHIND_PORT >> 3, alloc);
+    if (!t->of_bridge) {
+        target.dev = v->pci->pdev;
+    }
+    if (t->express) {
+        target.reg += qpci_find_capability(target.dev, PCI_CAP_ID_EXP, 0);
+    }
+    return target;
+}
+
 static void test_config(const void *data)
 {
     const ConfigTest *t = data;
     Machine *m = bridge_begin(&behind_root_port);
     QGuestAllocator alloc;
-    QPCIDevice *target;
-    uint32_t reg = t->reg;
     VirtioScsi v;
+    ConfigTarget target = config_begin(t, m, &v, &alloc);
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, &v, BEHIND_PORT >> 3, &alloc);
-    target = t->of_bridge ? m->hba : v.pci->pdev;
-    if (t->express) {
-        reg += qpci_find_capability(target, PCI_CAP_ID_EXP, 0);
-    }
-    read_to_register(m, &v, t->value, config_addr(target, reg));
-    g_assert_cmphex(qpci_config_readw(target, reg), !=, t->value);
+    read_to_register(m, &v, t->value, config_addr(target.dev, target.reg));
+    g_assert_cmphex(qpci_config_readw(target.dev, target.reg), !=, t->value);
+    virtio_read(m, &v);
+    virtio_end(m, &v, &alloc);
+}
+
+static void test_config_msi(const void *data)
+{
+    const ConfigTest *t = data;
+    Machine *m = bridge_begin(&behind_root_port);
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    ConfigTarget target = config_begin(t, m, &v, &alloc);
+    int shift = target.reg % 4 * 8;
+
+    set_vector(v.pci->pdev, config_addr(target.dev, target.reg & ~3u),
+               t->value << shift);
+    v.pci->msix_ops->set_queue_vector(v.pci, v.requestq, 0);
+    virtio_read(m, &v);
+    g_assert_cmphex(qpci_config_readw(target.dev, target.reg), !=, t->value);
+    qpci_msix_disable(v.pci->pdev);
     virtio_read(m, &v);
     virtio_end(m, &v, &alloc);
 }
@@ -857,8 +893,11 @@ int main(int argc, char **argv)
         const ConfigTest *t = &config_tests[i];
         g_autofree char *path = g_strdup_printf("dma-reentrancy/config/%s",
                                                 t->name);
+        g_autofree char *msi = g_strdup_printf("dma-reentrancy/config/msi/%s",
+                                               t->name);
 
         qtest_add_data_func(path, t, test_config);
+        qtest_add_data_func(msi, t, test_config_msi);
     }
     qtest_add_func("dma-reentrancy/config/packet", test_packet);
     qtest_add_func("dma-reentrancy/shpc/slot-off", test_shpc);

@@ -889,6 +889,27 @@ static void test_interrupt(const void *data)
     chip_end(&c);
 }
 
+/* What has been collected fills the memory of a list: 64 entries */
+static void test_interrupt_after_many(const void *data)
+{
+    const LsiTest *t = data;
+    const int many = 64;
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(&c);
+    emit_moves(&c, 0, many);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_moves(&c, many, c.cmd.req.list->len);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_continue(&c);
+    finish_after_mark(&c);
+    expect_counters(&c, 0, "barrier", "interrupt");
+    chip_end(&c);
+}
+
 static void test_interrupt_on_the_fly(const void *data)
 {
     const LsiTest *t = data;
@@ -2552,6 +2573,8 @@ int main(int argc, char **argv)
             add_test("overlap", dir, *list, NULL, test_overlap);
         }
         add_test("list-length", dir, "1100xr2+r360", NULL, test_long);
+        add_test("interrupt-after-64", dir, "128xr8", NULL,
+                 test_interrupt_after_many);
         add_test("indirect", dir, "r512+r100+r412", NULL, test_indirect);
         add_test("indirect", dir, "128xr8", NULL, test_indirect);
         add_test("table", dir, "r512+r100+r412", NULL, test_table);
