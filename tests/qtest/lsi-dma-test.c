@@ -89,6 +89,12 @@ static const Setup slow_both = HBA_SETUP("", "", .drive[0] = LESS_SLOW_DISK,
                                          .drive[1] = SLOW_DISK);
 static const Setup full = HBA_SETUP("", ",werror=stop", .drive[0] = FULL_ONCE);
 
+/* Target 2 answers at once, or when a throttle lets it */
+static const Setup null = HBA_SETUP(" -blockdev driver=null-co,node-name=null,"
+                                    "read-zeroes=on,size=1048576 "
+                                    "-device scsi-hd,id=null0,bus=hba.0,"
+                                    "scsi-id=2,drive=null", "");
+
 /* A SCSI command as a script sends it */
 typedef struct Command {
     int target;
@@ -2138,6 +2144,84 @@ static void test_eject_when_request_ends(void)
     expect_ejected(&c);
 }
 
+static void throttle_null(Chip *c, int requests_per_second)
+{
+    qtest_qmp_assert_success(c->m->qts, "{ 'execute': 'block_set_io_throttle'"
+                             ", 'arguments': { 'id': 'null0', 'bps': 0, "
+                             "'bps_rd': 0, 'bps_wr': 0, 'iops': %d, "
+                             "'iops_rd': 0, 'iops_wr': 0 } }",
+                             requests_per_second);
+}
+
+static void read_null(Chip *c, uint16_t blocks)
+{
+    command_init(&c->cmd, 2, 3);
+    c->cmd.cdb[0] = READ_10;
+    stw_be_p(&c->cmd.cdb[7], blocks);
+    c->cmd.req.dir = READ;
+    script_start(c);
+}
+
+/*
+ * The drain of the disk that is reset lets the first part of a command's data
+ * come, before the command is canceled: that must not ask for the second part,
+ * which would wait for the end of the drain.
+ */
+static void begin_parts(Chip *c)
+{
+    const uint32_t part = 64 * KiB;
+
+    chip_begin(c, &null);
+    while (test_unit_ready(c, 2) != GOOD) {
+        /* Power on, reset, or bus device reset occurred */
+    }
+    /* One request is what the drive may do in this second. */
+    throttle_null(c, 1);
+    read_null(c, 1);
+    move(&c->s, DATA_IN, SCRATCH, SECTOR);
+    script_finish(c);
+    expect_done(c, GOOD);
+
+    read_null(c, 512);
+    move(&c->s, DATA_IN, c->m->region[RAM].base, part);
+    move(&c->s, DATA_IN, c->m->region[RAM].base + part, part);
+    interrupt(&c->s, ALWAYS, MARK);
+    script_finish(c);
+    g_assert(!chip_has_stopped(c));
+}
+
+static void test_reset_between_parts(void)
+{
+    Chip c;
+
+    begin_parts(&c);
+    chip_writeb(&c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&c, ISTAT0, 0);
+    throttle_null(&c, 0);
+    assert_everything(c.m);
+    qobject_unref(c.before);
+    c.before = counters(c.m);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+static void test_unplug_between_parts(void)
+{
+    Chip c;
+
+    begin_parts(&c);
+    qtest_qmp_device_del(c.m->qts, "null0");
+    /* The data comes before the disk goes, and is zero. */
+    memset(c.m->region[RAM].want, 0, 128 * KiB);
+    chip_writeb(&c, ISTAT0, ISTAT0_SRST);
+    chip_writeb(&c, ISTAT0, 0);
+    qobject_unref(c.before);
+    c.before = counters(c.m);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
 /* It goes on because the guest says so. */
 static void test_eject_at_once(void)
 {
@@ -2670,6 +2754,8 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &reset_tests[i], test_reset_by_script);
     }
     qtest_add_func("lsi-dma/reset-by-message", test_reset_by_message);
+    qtest_add_func("lsi-dma/reset-between-parts", test_reset_between_parts);
+    qtest_add_func("lsi-dma/unplug/between-parts", test_unplug_between_parts);
     qtest_add_func("lsi-dma/eject/request-ends",
                    test_eject_when_request_ends);
     qtest_add_func("lsi-dma/eject/at-once", test_eject_at_once);
