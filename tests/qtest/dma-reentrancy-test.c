@@ -212,13 +212,19 @@ static const Setup virtio_scsi_iothreads = {
 
 static const Word status_reset = { 0xff, 0 };
 
+static void virtio_attach(Machine *m, VirtioScsi *v, int slot,
+                          QGuestAllocator *alloc)
+{
+    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    virtio_scsi_start(m, v, slot, alloc);
+}
+
 static Machine *virtio_begin(const Setup *setup, VirtioScsi *v,
                              QGuestAllocator *alloc)
 {
     Machine *m = test_begin(setup);
 
-    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
+    virtio_attach(m, v, VIRTIO_SCSI_SLOT, alloc);
     return m;
 }
 
@@ -229,13 +235,13 @@ static void virtio_end(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
     test_end(m);
 }
 
-static uint64_t virtio_common_reg(VirtioScsi *v, size_t offset)
+static uint64_t virtio_common_reg(QVirtioPCIDevice *pci, size_t offset)
 {
-    return v->pci->bar.addr + v->pci->common_cfg_offset + offset;
+    return pci->bar.addr + pci->common_cfg_offset + offset;
 }
 
-#define VIRTIO_COMMON_REG(v, name)                                      \
-    virtio_common_reg(v, offsetof(struct virtio_pci_common_cfg, name))
+#define VIRTIO_COMMON_REG(v, name)                                           \
+    virtio_common_reg((v)->pci, offsetof(struct virtio_pci_common_cfg, name))
 
 /* READ (10) or WRITE (10) of one sector */
 static void virtio_post(Machine *m, VirtioScsi *v, const Request *req,
@@ -508,37 +514,17 @@ typedef struct Virtio {
 
 static void virtio_start(Machine *m, Virtio *v, int devfn)
 {
-    QPCIAddress addr = { .devfn = devfn };
-    QVirtioDevice *vdev;
-
     alloc_init(&v->alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    v->pci = virtio_pci_new(m->pci, &addr);
-    vdev = &v->pci->vdev;
-    qvirtio_pci_device_enable(v->pci);
-    qvirtio_start_device(vdev);
-    qvirtio_set_features(vdev, qvirtio_get_features(vdev) &
-                         ~(QVIRTIO_F_BAD_FEATURE |
-                           1ull << VIRTIO_RING_F_EVENT_IDX));
-    v->vq = qvirtqueue_setup(vdev, &v->alloc, 0);
-    qvirtio_set_driver_ok(vdev);
-}
-
-static void virtio_wait_used(Machine *m, Virtio *v)
-{
-    int64_t deadline = patience_ends();
-
-    while (!qvirtqueue_get_buf(m->qts, v->vq, NULL, NULL)) {
-        wait_before_poll(deadline, "used element");
-    }
+    v->pci = virtio_negotiate(m, devfn);
+    v->vq = qvirtqueue_setup(&v->pci->vdev, &v->alloc, 0);
+    qvirtio_set_driver_ok(&v->pci->vdev);
 }
 
 static void virtio_stop(Virtio *v)
 {
     qvirtio_reset(&v->pci->vdev);
     qvirtqueue_cleanup(v->pci->vdev.bus, v->vq, &v->alloc);
-    qvirtio_pci_device_disable(v->pci);
-    g_free(v->pci->pdev);
-    g_free(v->pci);
+    virtio_release(v->pci);
     alloc_destroy(&v->alloc);
 }
 
@@ -564,8 +550,7 @@ static void test_virtio_blk(void)
     status_addr = guest_alloc(&v.alloc, 1);
     request_to_register(m, &req, status_reset, SECTOR, 1, "");
     list = sg_entries(m, &req);
-    list[0].addr = v.pci->bar.addr + v.pci->common_cfg_offset +
-                   offsetof(struct virtio_pci_common_cfg, device_status);
+    list[0].addr = VIRTIO_COMMON_REG(&v, device_status);
     header.sector = cpu_to_le64(req.start / SECTOR);
     qtest_memwrite(m->qts, header_addr, &header, sizeof(header));
     qtest_writeb(m->qts, status_addr, 0xff);
@@ -575,7 +560,7 @@ static void test_virtio_blk(void)
     qvirtqueue_add(m->qts, v.vq, list[1].addr, list[1].len, true, true);
     qvirtqueue_add(m->qts, v.vq, status_addr, 1, true, false);
     qvirtqueue_kick(m->qts, &v.pci->vdev, v.vq, head);
-    virtio_wait_used(m, &v);
+    virtio_wait_used(m, v.vq, head);
     g_assert_cmphex(qtest_readb(m->qts, status_addr), ==, VIRTIO_BLK_S_OK);
     expect_transfer(m, &req, req.bytes);
     request_free(&req);
@@ -620,7 +605,7 @@ static void test_megasas(void)
  */
 
 #define PORT_SLOT               6
-#define BEHIND_PORT             QPCI_DEVFN(32, 0)   /* bus 1 */
+#define BUS_1_SLOT(slot)        (32 + (slot))   /* as libqos counts */
 #define BRIDGE_WINDOW           MiB
 #define MCH_PCIEXBAR            0x60
 #define MCH_PCIEXBAREN          1
@@ -717,8 +702,7 @@ static ConfigTarget config_begin(const ConfigTest *t, Machine *m,
 {
     ConfigTarget target = { m->hba, t->reg };
 
-    alloc_init(alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, v, BEHIND_PORT >> 3, alloc);
+    virtio_attach(m, v, BUS_1_SLOT(0), alloc);
     if (!t->of_bridge) {
         target.dev = v->pci->pdev;
     }
@@ -787,7 +771,7 @@ static void test_packet(void)
     setup.disks = 0;
     m = bridge_begin(&setup);
     close(sv[1]);
-    virtio_start(m, &v, BEHIND_PORT);
+    virtio_start(m, &v, QPCI_DEVFN(BUS_1_SLOT(0), 0));
     sltctl = qpci_find_capability(m->hba, PCI_CAP_ID_EXP, 0) + PCI_EXP_SLTCTL;
     header = guest_alloc(&v.alloc, sizeof(struct virtio_net_hdr_mrg_rxbuf));
     head = qvirtqueue_add(m->qts, v.vq, header,
@@ -798,7 +782,7 @@ static void test_packet(void)
     g_assert_cmpint(iov_send(sv[0], iov, ARRAY_SIZE(iov), 0,
                              sizeof(len) + sizeof(packet)), ==,
                     sizeof(len) + sizeof(packet));
-    virtio_wait_used(m, &v);
+    virtio_wait_used(m, v.vq, head);
     g_assert_cmphex(qpci_config_readw(m->hba, sltctl) & SLOT_OFF, !=, SLOT_OFF);
     virtio_stop(&v);
     close(sv[0]);
@@ -819,8 +803,7 @@ static void test_shpc(void)
     QGuestAllocator alloc;
     VirtioScsi v;
 
-    alloc_init(&alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
-    virtio_scsi_start(m, &v, (BEHIND_PORT >> 3) + 1, &alloc);
+    virtio_attach(m, &v, BUS_1_SLOT(1), &alloc);
     read_to_register(m, &v, SHPC_SLOT_1_OFF, m->hba_bar.addr + SHPC_COMMAND);
     qtest_qmp_eventwait(m->qts, "DEVICE_DELETED");
     virtio_scsi_free(&v, &alloc);

@@ -1304,16 +1304,23 @@ static void test_migrate_between_parts(const void *type)
     }
 }
 
+/* Of what the chip migrates if data is left in the buffer: a 32-bit field */
+static char *buf_field(char *stream, gsize len, int field)
+{
+    static const char name[] = "esp/buf";
+    char *p = memmem(stream, len, name, strlen(name));
+
+    g_assert_nonnull(p);
+    return p + strlen(name) + 4 /* version */ + field * 4;
+}
+
 /* What is left begins where the buffer ends. */
 static void forge_offset(char *stream, gsize len)
 {
-    static const char name[] = "esp/buf";
-    char *field = memmem(stream, len, name, strlen(name));
+    char *async_offset = buf_field(stream, len, 1);
 
-    g_assert_nonnull(field);
-    field += strlen(name) + 4 /* version */ + 4 /* async_len */;
-    g_assert_cmpint(ldl_be_p(field), ==, 3 * SECTOR);
-    stl_be_p(field, 8 * SECTOR);
+    g_assert_cmpint(ldl_be_p(async_offset), ==, 3 * SECTOR);
+    stl_be_p(async_offset, 8 * SECTOR);
 }
 
 static void test_migrate_forged(const void *type)
@@ -1421,13 +1428,10 @@ static void test_migrate_answer(const void *type)
 /* The chip has more of an answer to move than came with it. */
 static void forge_length(char *stream, gsize len)
 {
-    static const char name[] = "esp/buf";
-    char *field = memmem(stream, len, name, strlen(name));
+    char *async_len = buf_field(stream, len, 0);
 
-    g_assert_nonnull(field);
-    field += strlen(name) + 4 /* version */;
-    g_assert_cmpint(ldl_be_p(field), ==, inquiry.len);
-    stl_be_p(field, 60000);
+    g_assert_cmpint(ldl_be_p(async_len), ==, inquiry.len);
+    stl_be_p(async_len, 60000);
 }
 
 static void test_migrate_forged_answer(const void *type)

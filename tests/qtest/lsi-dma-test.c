@@ -92,7 +92,7 @@ static const Setup full = HBA_SETUP("", ",werror=stop", .drive[0] = FULL_ONCE);
 /* Target 2 answers at once, or when a throttle lets it */
 static const Setup null = HBA_SETUP(" -blockdev driver=null-co,node-name=null,"
                                     "read-zeroes=on,size=1048576 "
-                                    "-device scsi-hd,id=null0,bus=hba.0,"
+                                    "-device scsi-hd,id=disk2,bus=hba.0,"
                                     "scsi-id=2,drive=null", "");
 
 /* A SCSI command as a script sends it */
@@ -439,16 +439,32 @@ static uint8_t test_unit_ready(Chip *c, int target)
     return command_status(c, &c->cmd);
 }
 
+static void clear_attention_of(Chip *c, int target)
+{
+    int i;
+
+    for (i = 0; i < 3 && test_unit_ready(c, target) != GOOD; i++) {
+        /* Power on, reset, or bus device reset occurred */
+    }
+    g_assert_cmphex(test_unit_ready(c, target), ==, GOOD);
+}
+
 static void clear_unit_attention(Chip *c)
 {
-    int target, i;
+    int target;
 
     for (target = 0; target < 2; target++) {
-        for (i = 0; i < 3 && test_unit_ready(c, target) != GOOD; i++) {
-            /* Power on, reset, or bus device reset occurred */
-        }
-        g_assert_cmphex(test_unit_ready(c, target), ==, GOOD);
+        clear_attention_of(c, target);
     }
+}
+
+/* The chip has been reset, or there is another one: count from now on */
+static void chip_recount(Chip *c)
+{
+    if (c->before) {
+        qobject_unref(c->before);
+    }
+    c->before = counters(c->m);
 }
 
 static void chip_begin(Chip *c, const Setup *setup)
@@ -877,14 +893,14 @@ static void begin_barrier(Chip *c, const LsiTest *t)
     emit_moves(c, 0, 1);
 }
 
-static void test_interrupt(const void *data)
+static void interrupt_after(const LsiTest *t, int entries)
 {
-    const LsiTest *t = data;
     Chip c;
 
     begin_barrier(&c, t);
+    emit_moves(&c, 1, entries);
     interrupt(&c.s, ALWAYS, MARK);
-    emit_moves(&c, 1, c.cmd.req.list->len);
+    emit_moves(&c, entries, c.cmd.req.list->len);
     script_finish(&c);
     chip_expect_int(&c, MARK);
     check_first_entry(&c);
@@ -895,25 +911,15 @@ static void test_interrupt(const void *data)
     chip_end(&c);
 }
 
-/* What has been collected fills the memory of a list: 64 entries */
-static void test_interrupt_after_many(const void *data)
+static void test_interrupt(const void *data)
 {
-    const LsiTest *t = data;
-    const int many = 64;
-    Chip c;
+    interrupt_after(data, 1);
+}
 
-    chip_begin(&c, &plain);
-    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
-    script_start(&c);
-    emit_moves(&c, 0, many);
-    interrupt(&c.s, ALWAYS, MARK);
-    emit_moves(&c, many, c.cmd.req.list->len);
-    script_finish(&c);
-    chip_expect_int(&c, MARK);
-    chip_continue(&c);
-    finish_after_mark(&c);
-    expect_counters(&c, 0, "barrier", "interrupt");
-    chip_end(&c);
+/* What has been collected fills the memory of a list. */
+static void test_interrupt_after_64(const void *data)
+{
+    interrupt_after(data, 64);
 }
 
 static void test_interrupt_on_the_fly(const void *data)
@@ -2144,15 +2150,6 @@ static void test_eject_when_request_ends(void)
     expect_ejected(&c);
 }
 
-static void throttle_null(Chip *c, int requests_per_second)
-{
-    qtest_qmp_assert_success(c->m->qts, "{ 'execute': 'block_set_io_throttle'"
-                             ", 'arguments': { 'id': 'null0', 'bps': 0, "
-                             "'bps_rd': 0, 'bps_wr': 0, 'iops': %d, "
-                             "'iops_rd': 0, 'iops_wr': 0 } }",
-                             requests_per_second);
-}
-
 static void read_null(Chip *c, uint16_t blocks)
 {
     command_init(&c->cmd, 2, 3);
@@ -2162,21 +2159,15 @@ static void read_null(Chip *c, uint16_t blocks)
     script_start(c);
 }
 
-/*
- * The drain of the disk that is reset lets the first part of a command's data
- * come, before the command is canceled: that must not ask for the second part,
- * which would wait for the end of the drain.
- */
+/* A READ of two parts, of which the first waits for the throttle */
 static void begin_parts(Chip *c)
 {
     const uint32_t part = 64 * KiB;
 
     chip_begin(c, &null);
-    while (test_unit_ready(c, 2) != GOOD) {
-        /* Power on, reset, or bus device reset occurred */
-    }
+    clear_attention_of(c, 2);
     /* One request is what the drive may do in this second. */
-    throttle_null(c, 1);
+    throttle(c->m, 2, 0, 1);
     read_null(c, 1);
     move(&c->s, DATA_IN, SCRATCH, SECTOR);
     script_finish(c);
@@ -2190,6 +2181,11 @@ static void begin_parts(Chip *c)
     g_assert(!chip_has_stopped(c));
 }
 
+/*
+ * The drain of the disk that is reset lets the first part of a command's data
+ * come, before the command is canceled: that must not ask for the second part,
+ * which would wait for the end of the drain.
+ */
 static void test_reset_between_parts(void)
 {
     Chip c;
@@ -2197,26 +2193,25 @@ static void test_reset_between_parts(void)
     begin_parts(&c);
     chip_writeb(&c, ISTAT0, ISTAT0_SRST);
     chip_writeb(&c, ISTAT0, 0);
-    throttle_null(&c, 0);
+    throttle(c.m, 2, 0, 0);
     assert_everything(c.m);
-    qobject_unref(c.before);
-    c.before = counters(c.m);
+    chip_recount(&c);
     expect_usable(&c);
     chip_end(&c);
 }
 
+/* The same drain, without a reset: the second part has to be waited for. */
 static void test_unplug_between_parts(void)
 {
     Chip c;
 
     begin_parts(&c);
-    qtest_qmp_device_del(c.m->qts, "null0");
+    qtest_qmp_device_del(c.m->qts, "disk2");
     /* The data comes before the disk goes, and is zero. */
     memset(c.m->region[RAM].want, 0, 128 * KiB);
     chip_writeb(&c, ISTAT0, ISTAT0_SRST);
     chip_writeb(&c, ISTAT0, 0);
-    qobject_unref(c.before);
-    c.before = counters(c.m);
+    chip_recount(&c);
     expect_usable(&c);
     chip_end(&c);
     machine_discard();
@@ -2408,11 +2403,8 @@ static void test_unplug_at_barrier(const void *data)
 
 static void chip_migrate(Chip *c)
 {
-    if (c->before) {
-        qobject_unref(c->before);
-    }
     machine_migrate(c->m);
-    c->before = counters(c->m);
+    chip_recount(c);
 }
 
 /* The script has stopped between two MOVEs: the rest is in the buffer */
@@ -2658,7 +2650,7 @@ int main(int argc, char **argv)
         }
         add_test("list-length", dir, "1100xr2+r360", NULL, test_long);
         add_test("interrupt-after-64", dir, "128xr8", NULL,
-                 test_interrupt_after_many);
+                 test_interrupt_after_64);
         add_test("indirect", dir, "r512+r100+r412", NULL, test_indirect);
         add_test("indirect", dir, "128xr8", NULL, test_indirect);
         add_test("table", dir, "r512+r100+r412", NULL, test_table);

@@ -149,7 +149,7 @@ static bool poll_used(Machine *m, QVirtQueue *vq, uint32_t head)
     return true;
 }
 
-static void wait_used(Machine *m, QVirtQueue *vq, uint32_t head)
+void virtio_wait_used(Machine *m, QVirtQueue *vq, uint32_t head)
 {
     int64_t deadline = patience_ends();
 
@@ -171,7 +171,7 @@ bool virtio_scsi_poll(Machine *m, VirtioScsi *v,
 void virtio_scsi_wait(Machine *m, VirtioScsi *v,
                       struct virtio_scsi_cmd_resp *resp)
 {
-    wait_used(m, v->vq[v->requestq], v->head);
+    virtio_wait_used(m, v->vq[v->requestq], v->head);
     qtest_memread(m->qts, v->resp_addr, resp, sizeof(*resp));
 }
 
@@ -193,7 +193,7 @@ uint8_t virtio_scsi_tmf(Machine *m, VirtioScsi *v, uint32_t function)
     qvirtqueue_add(m->qts, vq, v->ctrl_addr + sizeof(tmf), sizeof(resp), true,
                    false);
     qvirtqueue_kick(m->qts, &v->pci->vdev, vq, head);
-    wait_used(m, vq, head);
+    virtio_wait_used(m, vq, head);
     qtest_memread(m->qts, v->ctrl_addr + sizeof(tmf), &resp, sizeof(resp));
     return resp.response;
 }
@@ -210,23 +210,38 @@ VirtioScsi virtio_scsi_queue(const VirtioScsi *v, int requestq,
     return queue;
 }
 
-void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
-                       QGuestAllocator *alloc)
+QVirtioPCIDevice *virtio_negotiate(Machine *m, int devfn)
 {
-    static const uint8_t test_unit_ready[6] = { SCSI_TEST_UNIT_READY };
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(slot, 0) };
-    struct virtio_scsi_cmd_resp resp;
-    QVirtioDevice *vdev;
+    QPCIAddress addr = { .devfn = devfn };
+    QVirtioPCIDevice *pci = virtio_pci_new(m->pci, &addr);
+    QVirtioDevice *vdev = &pci->vdev;
     uint64_t features;
-    int i;
 
-    v->pci = virtio_pci_new(m->pci, &addr);
-    vdev = &v->pci->vdev;
-    qvirtio_pci_device_enable(v->pci);
+    qvirtio_pci_device_enable(pci);
     qvirtio_start_device(vdev);
     features = qvirtio_get_features(vdev);
     qvirtio_set_features(vdev, features & ~(QVIRTIO_F_BAD_FEATURE |
                                             1ull << VIRTIO_RING_F_EVENT_IDX));
+    return pci;
+}
+
+void virtio_release(QVirtioPCIDevice *pci)
+{
+    qvirtio_pci_device_disable(pci);
+    g_free(pci->pdev);
+    g_free(pci);
+}
+
+void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
+                       QGuestAllocator *alloc)
+{
+    static const uint8_t test_unit_ready[6] = { SCSI_TEST_UNIT_READY };
+    struct virtio_scsi_cmd_resp resp;
+    QVirtioDevice *vdev;
+    int i;
+
+    v->pci = virtio_negotiate(m, QPCI_DEVFN(slot, 0));
+    vdev = &v->pci->vdev;
     v->queues = VIRTIO_SCSI_REQUESTQ +
         qvirtio_config_readl(vdev, offsetof(struct virtio_scsi_config,
                                             num_queues));
@@ -254,9 +269,7 @@ void virtio_scsi_free(VirtioScsi *v, QGuestAllocator *alloc)
     for (i = 0; i < v->queues; i++) {
         qvirtqueue_cleanup(v->pci->vdev.bus, v->vq[i], alloc);
     }
-    qvirtio_pci_device_disable(v->pci);
-    g_free(v->pci->pdev);
-    g_free(v->pci);
+    virtio_release(v->pci);
 }
 
 void virtio_scsi_stop(VirtioScsi *v, QGuestAllocator *alloc)

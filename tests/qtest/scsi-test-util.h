@@ -123,6 +123,18 @@ typedef struct VirtioScsi {
     uint32_t head;
 } VirtioScsi;
 
+/*
+ * Reset a virtio device and negotiate all features but those that tests cannot
+ * do with.  Its queues come next, and then that the driver is ready.
+ */
+QVirtioPCIDevice *virtio_negotiate(Machine *m, int devfn);
+
+/* The same device is not used any more; its queues are gone. */
+void virtio_release(QVirtioPCIDevice *pci);
+
+/* Wait until the buffers that begin with descriptor @head have been used */
+void virtio_wait_used(Machine *m, QVirtQueue *vq, uint32_t head);
+
 /* Start the controller in a PCI slot, and swallow the unit attention */
 void virtio_scsi_start(Machine *m, VirtioScsi *v, int slot,
                        QGuestAllocator *alloc);
