@@ -708,8 +708,7 @@ static void coroutine_fn bdrv_iov_co_request(BdrvIovAIOCB *acb)
 static void bdrv_iov_complete(BdrvIovAIOCB *acb)
 {
     trace_bdrv_iov_complete(acb, acb->ret);
-    blk_complete_guarded(acb->blk, acb->common.cb, acb->common.opaque,
-                         acb->ret);
+    blk_complete_guarded(acb->common.cb, acb->common.opaque, acb->ret);
     /* Pairs with blk_co_start_request(): a drain waits for the callback too. */
     blk_end_request(acb->blk);
     qemu_aio_unref(acb);

@@ -215,12 +215,7 @@ static void dma_blk_complete(DMABlockAIOCB *acb, int ret)
     trace_dma_complete(acb, ret, acb->common.cb);
 
     assert(!acb->host && !acb->bh);
-    if (acb->blk) {
-        blk_complete_guarded(acb->blk, acb->common.cb, acb->common.opaque,
-                             ret);
-    } else {
-        acb->common.cb(acb->common.opaque, ret);
-    }
+    blk_complete_guarded(acb->common.cb, acb->common.opaque, ret);
     if (acb->started) {
         blk_end_request(acb->blk);
     }

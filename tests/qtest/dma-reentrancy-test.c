@@ -13,6 +13,7 @@
 #include "qemu/iov.h"
 #include "qemu/units.h"
 #include "ahci-dma-util.h"
+#include "block/nvme.h"
 #include "dma-hba-util.h"
 #include "hw/pci/pci_regs.h"
 #include "lsi-scripts.h"
@@ -22,6 +23,7 @@
 #include "standard-headers/linux/virtio_net.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
+#include "standard-headers/misc/pvpanic.h"
 
 /* AHCI 1.3.1, chapter 3 */
 #define IS                      0x08
@@ -30,6 +32,7 @@
 
 #define MEGASAS_REGISTERS_BAR   0
 #define VIRTIO_MSIX_BAR         1
+#define LSI_REGISTERS_BAR       1
 
 /* Data that does the thing: these bits of a little-endian word at its start */
 typedef struct Word {
@@ -263,20 +266,27 @@ static void virtio_expect_good(Machine *m, VirtioScsi *v, Request *req)
     expect_transfer(m, req, req->bytes);
 }
 
-static void test_virtio_scsi(void)
+/* Read a sector; its first byte goes to a register. */
+static void read_byte_to(Machine *m, VirtioScsi *v, Word word, uint64_t addr)
 {
     g_autofree SGEntry *list = NULL;
-    QGuestAllocator alloc;
     Request req;
+
+    request_to_register(m, &req, word, SECTOR, 1, "");
+    list = sg_entries(m, &req);
+    list[0].addr = addr;
+    virtio_post(m, v, &req, list, 2);
+    virtio_expect_good(m, v, &req);
+    request_free(&req);
+}
+
+static void test_virtio_scsi(void)
+{
+    QGuestAllocator alloc;
     VirtioScsi v;
     Machine *m = virtio_begin(&virtio_scsi, &v, &alloc);
 
-    request_to_register(m, &req, status_reset, SECTOR, 1, "");
-    list = sg_entries(m, &req);
-    list[0].addr = VIRTIO_COMMON_REG(&v, device_status);
-    virtio_post(m, &v, &req, list, 2);
-    virtio_expect_good(m, &v, &req);
-    request_free(&req);
+    read_byte_to(m, &v, status_reset, VIRTIO_COMMON_REG(&v, device_status));
     virtio_end(m, &v, &alloc);
 }
 
@@ -315,6 +325,76 @@ static void virtio_recover(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
     virtio_scsi_stop(v, alloc);
     virtio_scsi_start(m, v, VIRTIO_SCSI_SLOT, alloc);
     virtio_read(m, v);
+}
+
+/*
+ * Another controller that has the same disk: it would wait for all requests on
+ * the node.
+ */
+
+#define SHARED_SETUP(controller, slot, bar) { \
+        .machine = "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on " \
+                   "-device scsi-hd,bus=hba.0,drive=drive0,share-rw=on " \
+                   "-device " controller ",id=other,addr=6 " \
+                   "-device scsi-hd,bus=other.0,drive=drive0,share-rw=on", \
+        .disks = 1, \
+        .blockdev = "", \
+        .hba_devfn = QPCI_DEVFN(slot, 0), \
+        .hba_bar = (bar), \
+    }
+
+static void test_shared_virtio_scsi(void)
+{
+    static const Setup setup =
+        SHARED_SETUP("virtio-scsi-pci,disable-legacy=on", VIRTIO_SCSI_SLOT,
+                     VIRTIO_MSIX_BAR);
+    QGuestAllocator alloc;
+    VirtioScsi v, other;
+    Machine *m = virtio_begin(&setup, &v, &alloc);
+
+    virtio_scsi_start(m, &other, OTHER_SLOT, &alloc);
+    read_byte_to(m, &v, status_reset, VIRTIO_COMMON_REG(&other, device_status));
+    g_assert_cmphex(virtio_status(&other) & VIRTIO_CONFIG_S_DRIVER_OK, !=, 0);
+    virtio_scsi_stop(&other, &alloc);
+    virtio_end(m, &v, &alloc);
+}
+
+static void test_shared_lsi(void)
+{
+    static const Setup setup = SHARED_SETUP("lsi53c895a", OTHER_SLOT,
+                                            LSI_REGISTERS_BAR);
+    const Word reset = { 0xe8, ISTAT0_SRST };
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    Machine *m = virtio_begin(&setup, &v, &alloc);
+
+    hba_writel(m, SCRATCHA, 0x12345678);
+    read_byte_to(m, &v, reset, m->hba_bar.addr + ISTAT0);
+    g_assert_cmphex(hba_readl(m, SCRATCHA), ==, 0x12345678);
+    virtio_end(m, &v, &alloc);
+}
+
+/* The machine stops, and that drains all disks. */
+static void test_panic(void)
+{
+    static const Setup setup = {
+        .machine = "-action panic=pause -device pvpanic-pci,addr=6 "
+                   "-device virtio-scsi-pci,id=hba,addr=5,disable-legacy=on "
+                   "-device scsi-hd,bus=hba.0,drive=drive0",
+        .disks = 1,
+        .hba_devfn = QPCI_DEVFN(OTHER_SLOT, 0),
+    };
+    const Word panicked = { 0xff, PVPANIC_PANICKED };
+    QGuestAllocator alloc;
+    VirtioScsi v;
+    Machine *m = virtio_begin(&setup, &v, &alloc);
+
+    read_byte_to(m, &v, panicked, m->hba_bar.addr);
+    qtest_qmp_eventwait(m->qts, "GUEST_PANICKED");
+    qtest_qmp_eventwait(m->qts, "STOP");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    virtio_read(m, &v);
+    virtio_end(m, &v, &alloc);
 }
 
 /*
@@ -638,6 +718,13 @@ static const Setup behind_bridge = {
     .hba_devfn = QPCI_DEVFN(PORT_SLOT, 0),
 };
 
+static void enable_ecam(Machine *m)
+{
+    g_autofree QPCIDevice *mch = qpci_device_find(m->pci, 0);
+
+    qpci_config_writel(mch, MCH_PCIEXBAR, ECAM | MCH_PCIEXBAREN);
+}
+
 /* As firmware does it: bus 1, its memory, and ECAM if there is */
 static Machine *bridge_begin(const Setup *setup)
 {
@@ -651,9 +738,7 @@ static Machine *bridge_begin(const Setup *setup)
     qpci_config_writew(bridge, PCI_MEMORY_BASE, base >> 16);
     qpci_config_writew(bridge, PCI_MEMORY_LIMIT, base >> 16);
     if (setup->q35) {
-        g_autofree QPCIDevice *mch = qpci_device_find(m->pci, 0);
-
-        qpci_config_writel(mch, MCH_PCIEXBAR, ECAM | MCH_PCIEXBAREN);
+        enable_ecam(m);
     }
     return m;
 }
@@ -790,6 +875,133 @@ static void test_packet(void)
     machine_discard();
 }
 
+/* NVMe */
+
+#define NVME_SLOT               6
+#define NVME_QUEUES             2       /* for administration, for requests */
+#define NVME_QUEUE_LEN          8
+#define NVME_DOORBELLS          0x1000
+
+typedef struct NvmeQueue {
+    uint64_t sq, cq;
+    uint16_t commands;
+} NvmeQueue;
+
+typedef struct Nvme {
+    QGuestAllocator alloc;
+    NvmeQueue queue[NVME_QUEUES];
+} Nvme;
+
+/* NVM Express base specification 1.4, 4.6: the phase of a new entry is 1. */
+static void nvme_run(Machine *m, Nvme *n, int qid, NvmeCmd *cmd)
+{
+    NvmeQueue *q = &n->queue[qid];
+    uint64_t entry = q->cq + q->commands * sizeof(NvmeCqe) +
+                     offsetof(NvmeCqe, status);
+    int64_t deadline = patience_ends();
+    uint16_t status;
+
+    cmd->cid = cpu_to_le16(q->commands);
+    qtest_memwrite(m->qts, q->sq + q->commands * sizeof(*cmd), cmd,
+                   sizeof(*cmd));
+    q->commands++;
+    g_assert_cmpint(q->commands, <, NVME_QUEUE_LEN);
+    hba_writel(m, NVME_DOORBELLS + qid * 8, q->commands);
+    while (!((status = qtest_readw(m->qts, entry)) & 1)) {
+        wait_before_poll(deadline, "end of command");
+    }
+    g_assert_cmphex(status >> 1, ==, NVME_SUCCESS);
+    hba_writel(m, NVME_DOORBELLS + qid * 8 + 4, q->commands);
+}
+
+static void nvme_create(Machine *m, Nvme *n, uint8_t opcode, uint64_t queue,
+                        uint32_t flags)
+{
+    NvmeCmd cmd = {
+        .opcode = opcode,
+        .dptr.prp1 = cpu_to_le64(queue),
+        .cdw10 = cpu_to_le32((NVME_QUEUE_LEN - 1) << 16 | 1),
+        .cdw11 = cpu_to_le32(flags),
+    };
+
+    nvme_run(m, n, 0, &cmd);
+}
+
+static void nvme_start(Machine *m, Nvme *n)
+{
+    const size_t sq_size = NVME_QUEUE_LEN * sizeof(NvmeCmd);
+    const size_t cq_size = NVME_QUEUE_LEN * sizeof(NvmeCqe);
+    uint32_t cc = 0;
+    int64_t deadline = patience_ends();
+    int i;
+
+    alloc_init(&n->alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
+    for (i = 0; i < NVME_QUEUES; i++) {
+        n->queue[i] = (NvmeQueue) {
+            .sq = guest_alloc(&n->alloc, sq_size),
+            .cq = guest_alloc(&n->alloc, cq_size),
+        };
+        qtest_memset(m->qts, n->queue[i].cq, 0, cq_size);
+    }
+    hba_writel(m, NVME_REG_AQA,
+               (NVME_QUEUE_LEN - 1) << AQA_ASQS_SHIFT |
+               (NVME_QUEUE_LEN - 1) << AQA_ACQS_SHIFT);
+    qpci_io_writeq(m->hba, m->hba_bar, NVME_REG_ASQ, n->queue[0].sq);
+    qpci_io_writeq(m->hba, m->hba_bar, NVME_REG_ACQ, n->queue[0].cq);
+    NVME_SET_CC_EN(cc, 1);
+    NVME_SET_CC_IOSQES(cc, ctz32(sizeof(NvmeCmd)));
+    NVME_SET_CC_IOCQES(cc, ctz32(sizeof(NvmeCqe)));
+    hba_writel(m, NVME_REG_CC, cc);
+    while (!NVME_CSTS_RDY(hba_readl(m, NVME_REG_CSTS))) {
+        wait_before_poll(deadline, "controller ready");
+    }
+    nvme_create(m, n, NVME_ADM_CMD_CREATE_CQ, n->queue[1].cq, NVME_CQ_PC);
+    nvme_create(m, n, NVME_ADM_CMD_CREATE_SQ, n->queue[1].sq,
+                1 << 16 | NVME_SQ_PC);
+}
+
+static void nvme_read(Machine *m, Nvme *n, uint64_t sector, uint64_t addr)
+{
+    NvmeCmd cmd = {
+        .opcode = NVME_CMD_READ,
+        .nsid = cpu_to_le32(1),
+        .dptr.prp1 = cpu_to_le64(addr),
+        .cdw10 = cpu_to_le32(sector),
+    };
+
+    nvme_run(m, n, 1, &cmd);
+}
+
+/* It takes no list with its own registers, but with its configuration. */
+static void test_nvme(void)
+{
+    static const Setup setup = {
+        .machine = "-device nvme,id=hba,serial=0,addr=6,drive=drive0",
+        .disks = 1,
+        .hba_devfn = QPCI_DEVFN(NVME_SLOT, 0),
+        .q35 = true,
+    };
+    const Word reset = { PCI_EXP_DEVCTL_BCR_FLR, PCI_EXP_DEVCTL_BCR_FLR };
+    Machine *m = test_begin(&setup);
+    uint8_t sector[SECTOR];
+    uint32_t at = find(m, reset, SECTOR);
+    uint64_t buf;
+    Nvme n;
+
+    enable_ecam(m);
+    nvme_start(m, &n);
+    nvme_read(m, &n, at / SECTOR,
+              config_addr(m->hba, qpci_find_capability(m->hba, PCI_CAP_ID_EXP,
+                                                       0) + PCI_EXP_DEVCTL));
+    buf = guest_alloc(&n.alloc, SECTOR);
+    nvme_read(m, &n, at / SECTOR, buf);
+    qtest_memread(m->qts, buf, sector, SECTOR);
+    g_assert_cmpint(memcmp(sector, m->image[0] + at, SECTOR), ==, 0);
+    hba_writel(m, NVME_REG_CC, 0);
+    alloc_destroy(&n.alloc);
+    test_end(m);
+}
+
 static const ConfigTest config_tests[] = {
     { "function-reset", false, true, PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR },
     { "bus-reset", true, false, PCI_BRIDGE_CONTROL, PCI_BRIDGE_CTL_BUS_RESET },
@@ -872,6 +1084,10 @@ int main(int argc, char **argv)
                    test_virtio_scsi_answer);
     qtest_add_func("dma-reentrancy/virtio-blk/data/reset", test_virtio_blk);
     qtest_add_func("dma-reentrancy/megasas/data/reset", test_megasas);
+    qtest_add_func("dma-reentrancy/shared-disk/virtio-scsi",
+                   test_shared_virtio_scsi);
+    qtest_add_func("dma-reentrancy/shared-disk/lsi", test_shared_lsi);
+    qtest_add_func("dma-reentrancy/pvpanic", test_panic);
     for (i = 0; i < ARRAY_SIZE(config_tests); i++) {
         const ConfigTest *t = &config_tests[i];
         g_autofree char *path = g_strdup_printf("dma-reentrancy/config/%s",
@@ -883,6 +1099,7 @@ int main(int argc, char **argv)
         qtest_add_data_func(msi, t, test_config_msi);
     }
     qtest_add_func("dma-reentrancy/config/packet", test_packet);
+    qtest_add_func("dma-reentrancy/config/nvme", test_nvme);
     qtest_add_func("dma-reentrancy/shpc/slot-off", test_shpc);
     return test_run();
 }

@@ -358,25 +358,32 @@ void machine_reset(Machine *m)
     machine_enable_pci(m);
 }
 
-static void wait_for_migration(QTestState *qts)
+static void wait_for_migration_status(QTestState *qts, const char *want)
 {
     int64_t deadline = patience_ends();
-    bool completed = false;
+    bool ended = false;
 
-    while (!completed) {
+    while (!ended) {
         QDict *info = qtest_qmp_assert_success_ref(
             qts, "{ 'execute': 'query-migrate' }");
         const char *status = qdict_get_try_str(info, "status");
 
-        if (!g_strcmp0(status, "failed")) {
-            fail("migration: %s", qdict_get_try_str(info, "error-desc"));
+        ended = !g_strcmp0(status, want);
+        if (!ended && (!g_strcmp0(status, "failed") ||
+                       !g_strcmp0(status, "completed"))) {
+            fail("migration %s: %s", status,
+                 qdict_get_try_str(info, "error-desc") ?: "");
         }
-        completed = !g_strcmp0(status, "completed");
         qobject_unref(info);
-        if (!completed) {
+        if (!ended) {
             wait_before_poll(deadline, "migration");
         }
     }
+}
+
+static void wait_for_migration(QTestState *qts)
+{
+    wait_for_migration_status(qts, "completed");
 }
 
 void machine_migrate_begin(Machine *m, Migration *g)
@@ -435,6 +442,42 @@ void machine_migrate(Machine *m)
     machine_migrate_begin(m, &g);
     machine_migrate_finish(m, &g);
     machine_migrate_end(&g);
+}
+
+void machine_migrate_forged(Machine *m,
+                            void (*forge)(char *stream, gsize len,
+                                          const void *opaque),
+                            const void *opaque)
+{
+    g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "stream", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    g_autofree char *stream = NULL;
+    QTestState *from = m->qts;
+    QPCIBus *from_pci = m->pci;
+    gsize len;
+
+    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_for_migration(from);
+    g_assert_true(g_file_get_contents(path, &stream, &len, NULL));
+    forge(stream, len, opaque);
+    g_assert_true(g_file_set_contents(path, stream, len, NULL));
+
+    machine_launch(m, " -incoming defer");
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate-incoming', "
+                             "'arguments': { 'uri': %s, "
+                             "'exit-on-error': false } }", uri);
+    wait_for_migration_status(m->qts, "failed");
+    qtest_quit(m->qts);
+    qpci_free_pc(m->pci);
+    unlink(path);
+    rmdir(dir);
+
+    m->qts = from;
+    m->pci = from_pci;
+    watchdog_start(from);
+    qtest_qmp_assert_success(from, "{ 'execute': 'cont' }");
 }
 
 void machine_discard(void)

@@ -164,6 +164,15 @@ void machine_migrate_begin(Machine *m, Migration *g);
 void machine_migrate_finish(Machine *m, Migration *g);
 void machine_migrate_end(Migration *g);
 
+/*
+ * Another QEMU refuses the machine's state, @len bytes that @forge changes.
+ * The machine goes on.
+ */
+void machine_migrate_forged(Machine *m,
+                            void (*forge)(char *stream, gsize len,
+                                          const void *opaque),
+                            const void *opaque);
+
 /* A file with these contents, which goes with its descriptor */
 int anonymous_file(const void *contents, size_t len);
 

@@ -1166,36 +1166,35 @@ static void test_dma_stop_before_ti(const void *type)
 
 /* Migration */
 
-static void wait_for_migration(QTestState *qts)
+static void wait_for_migration(QTestState *qts, const char *want)
 {
     int64_t deadline = patience_ends();
 
     for (;;) {
         g_autoptr(QDict) reply =
             qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
-        const char *status = qdict_get_try_str(reply, "status");
+        const char *status = qdict_get_try_str(reply, "status") ?: "none";
 
-        if (status && !strcmp(status, "completed")) {
+        if (!strcmp(status, want)) {
             return;
         }
-        g_assert_true(!status || strcmp(status, "failed"));
+        g_assert_cmpstr(status, !=, "completed");
+        g_assert_cmpstr(status, !=, "failed");
         wait_before_poll(deadline, "migration");
     }
 }
 
-/*
- * The machine goes on in another QEMU, with a disk that has no faults.  @forge
- * may change the stream.
- */
-static void migrate_forged(Board *b, void (*forge)(char *stream, gsize len))
+typedef void Forge(char *stream, gsize len);
+
+/* @forge may change the stream, and what becomes of the migration is @want. */
+static void migrate_to_file(Board *b, Forge *forge, const char *want)
 {
     g_autofree char *stream = g_strdup_printf("%s.stream", b->image);
     g_autofree char *uri = g_strdup_printf("file:%s", stream);
-    g_autofree char *incoming = g_strdup_printf("-incoming %s", uri);
 
     qtest_qmp_assert_success(b->qts, "{ 'execute': 'migrate',"
                              "  'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(b->qts);
+    wait_for_migration(b->qts, "completed");
     b->type->stop(b);
     qtest_quit(b->qts);
     if (forge) {
@@ -1210,9 +1209,19 @@ static void migrate_forged(Board *b, void (*forge)(char *stream, gsize len))
     b->drive = "";
     /* QEMU does not migrate that it was written. */
     b->has_tchi = false;
-    board_launch(b, "QTEST_QEMU_BINARY_DST", incoming);
-    wait_for_migration(b->qts);
+    board_launch(b, "QTEST_QEMU_BINARY_DST", "-incoming defer");
+    qtest_qmp_assert_success(b->qts, "{ 'execute': 'migrate-incoming',"
+                             "  'arguments': { 'uri': %s,"
+                             "                 'exit-on-error': false } }",
+                             uri);
+    wait_for_migration(b->qts, want);
     unlink(stream);
+}
+
+/* The machine goes on in another QEMU, with a disk that has no faults. */
+static void migrate_forged(Board *b, Forge *forge)
+{
+    migrate_to_file(b, forge, "completed");
     qtest_qmp_assert_success(b->qts, "{ 'execute': 'cont' }");
     b->type->start(b);
     qobject_unref(b->before);
@@ -1339,6 +1348,48 @@ static void test_migrate_forged(const void *type)
     unit_attention(b);
     assert_usable(b);
     test_end_and_discard(b);
+}
+
+/* Of what the disk migrates: where it reads next, and what it has read */
+static char *disk_field(char *stream, gsize len, int field)
+{
+    uint8_t fields[20] = { 0 };
+    char *p;
+
+    stq_be_p(&fields[0], 7 + 8);
+    stl_be_p(&fields[12], 128 * KiB);
+    stl_be_p(&fields[16], 8 * SECTOR);
+    p = memmem(stream, len, fields, sizeof(fields));
+    g_assert_nonnull(p);
+    return p + field * 4;
+}
+
+static void forge_buffer_size(char *stream, gsize len)
+{
+    stl_be_p(disk_field(stream, len, 3), UINT32_MAX);
+}
+
+static void forge_data_length(char *stream, gsize len)
+{
+    stl_be_p(disk_field(stream, len, 4), 128 * KiB + 1);
+}
+
+static void test_migrate_refused(const void *type)
+{
+    static Forge *const forge[] = { forge_buffer_size, forge_data_length };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(forge); i++) {
+        Board *b = board_new(type, "", "");
+
+        test_prepare(b);
+        begin_command(b, READ, 7 * SECTOR, 8 * SECTOR);
+        start_ti(b, READ, ADDR, 3 * SECTOR);
+        wait_for_part(b);
+        migrate_to_file(b, forge[i], "failed");
+        b->type->start(b);
+        board_discard(b);
+    }
 }
 
 static void test_migrate_no_dma(const void *type)
@@ -1968,6 +2019,7 @@ static const Test common_tests[] = {
     { "migrate/before-parts", test_migrate_before_parts },
     { "migrate/between-parts", test_migrate_between_parts },
     { "migrate/forged", test_migrate_forged },
+    { "migrate/refused", test_migrate_refused },
     { "migrate/no-dma", test_migrate_no_dma },
     { "migrate/answer", test_migrate_answer },
     { "migrate/forged-answer", test_migrate_forged_answer },

@@ -14,6 +14,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "dma-test-util.h"
+#include "hw/pci/pci_regs.h"
 #include "lsi-scripts.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
@@ -40,6 +41,11 @@
 #define DONE                    0x600d
 #define UNEXPECTED              0xbad
 #define MARK                    0x1234
+
+/* PCI Local Bus Specification 3.0, 3.2.2.3.2 */
+#define PCI_CONFIG_ADDRESS      0xcf8
+#define   PCI_CONFIG_ENABLE     0x80000000
+#define PCI_CONFIG_DATA         0xcfc
 
 /* SPC and SBC */
 #define TEST_UNIT_READY         0x00
@@ -94,6 +100,13 @@ static const Setup null = HBA_SETUP(" -blockdev driver=null-co,node-name=null,"
                                     "read-zeroes=on,size=1048576 "
                                     "-device scsi-hd,id=disk2,bus=hba.0,"
                                     "scsi-id=2,drive=null", "");
+
+/* Another controller has the same disk. */
+static const Setup shared = HBA_SETUP(" -device nvme,serial=0,addr=6,"
+                                      "drive=drive0,share-rw=on",
+                                      ",share-rw=on", .q35 = true,
+                                      .blockdev = "", .drive[0] = SLOW_DISK);
+#define NVME_SLOT               6
 
 /* A SCSI command as a script sends it */
 typedef struct Command {
@@ -2112,6 +2125,40 @@ static void test_reset_by_message(void)
 }
 
 /*
+ * A request ends, and the script that goes on then resets another controller
+ * that has the same disk, which would wait for all requests.
+ */
+static void test_config_when_request_ends(void)
+{
+    g_autofree QPCIDevice *nvme = NULL;
+    uint32_t devctl;
+    Chip c;
+
+    chip_begin(&c, &shared);
+    nvme = qpci_device_find(c.m->pci, QPCI_DEVFN(NVME_SLOT, 0));
+    qpci_device_enable(nvme);
+    devctl = qpci_find_capability(nvme, PCI_CAP_ID_EXP, 0) + PCI_EXP_DEVCTL;
+    chip_writel(&c, SCRATCHA,
+                PCI_CONFIG_ENABLE | nvme->devfn << 8 | (devctl & ~3u));
+    chip_writel(&c, SCRATCHB, PCI_EXP_DEVCTL_BCR_FLR);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    c.cmd.identify = MSG_IDENTIFY;
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    move_to_register(&c.s, DMODE, DMODE_DIOM);
+    memory_move(&c.s, PCI_CONFIG_ADDRESS, c.m->hba_bar.addr + SCRATCHA, 4);
+    memory_move(&c.s, PCI_CONFIG_DATA + devctl % 4,
+                c.m->hba_bar.addr + SCRATCHB, 2);
+    move_to_register(&c.s, DMODE, 0);
+    script_finish(&c);
+    expect_good(&c);
+    /* The reset would have cleared it. */
+    g_assert_cmphex(qpci_config_readw(nvme, PCI_COMMAND) & PCI_COMMAND_MASTER,
+                    !=, 0);
+    chip_end(&c);
+}
+
+/*
  * A script unplugs its own chip: it writes to the I/O port with which firmware
  * ejects what is in a slot (docs/specs/acpi_pci_hotplug.rst).
  */
@@ -2453,22 +2500,28 @@ static void test_migrate_before_data(const void *data)
  * Time stands still: the script is in its pause after 500 instructions, and has
  * collected a part of the list.
  */
+static void begin_collecting(Chip *c, Direction dir, const char *list)
+{
+    int i;
+
+    chip_begin(c, &plain);
+    command_read_write(c, &c->cmd, dir, 0, 3, 7, 0, list);
+    script_start(c);
+    emit_moves(c, 0, 1);
+    for (i = 0; i < 600; i++) {
+        jump(&c->s, ALWAYS, c->s.here + 8);
+    }
+    emit_moves(c, 1, c->cmd.req.list->len);
+    script_finish(c);
+    g_assert(!chip_has_stopped(c));
+}
+
 static void test_migrate_collecting(const void *data)
 {
     const LsiTest *t = data;
     Chip c;
-    int i;
 
-    chip_begin(&c, &plain);
-    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
-    script_start(&c);
-    emit_moves(&c, 0, 1);
-    for (i = 0; i < 600; i++) {
-        jump(&c.s, ALWAYS, c.s.here + 8);
-    }
-    emit_moves(&c, 1, c.cmd.req.list->len);
-    script_finish(&c);
-    g_assert(!chip_has_stopped(&c));
+    begin_collecting(&c, t->dir, t->list);
     chip_migrate(&c);
     expect_good(&c);
     expect_counters(&c, 1, NULL, NULL);
@@ -2608,6 +2661,118 @@ static void test_migrate_answer(const void *data)
     machine_discard();
 }
 
+/* Streams that are not true: a field of a command, and what it becomes */
+
+typedef struct Forgery {
+    const char *name;
+    int field;
+    uint32_t value;
+} Forgery;
+
+/* As long as the field is with its neighbours, it is the only one such. */
+static char *find_in_stream(char *stream, gsize len, const void *fields,
+                            size_t size)
+{
+    char *p = memmem(stream, len, fields, size);
+
+    g_assert_nonnull(p);
+    g_assert_null(memmem(p + 1, stream + len - p - 1, fields, size));
+    return p;
+}
+
+#define ANSWER                  16
+#define ANSWER_PART             5
+
+enum AnswerField {
+    DATA_LENGTH,
+    DATA_OFFSET,
+};
+
+static void forge_answer(char *stream, gsize len, const void *opaque)
+{
+    const Forgery *forgery = opaque;
+    uint8_t fields[14] = { 1 /* connected */ };
+    char *p;
+
+    stl_be_p(&fields[6], ANSWER - ANSWER_PART);
+    stl_be_p(&fields[10], ANSWER_PART);
+    p = find_in_stream(stream, len, fields, sizeof(fields));
+    stl_be_p(p + 6 + forgery->field * 4, forgery->value);
+}
+
+static void test_forged_answer(const void *data)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    command_init(&c.cmd, 0, 3);
+    c.cmd.cdb[0] = INQUIRY;
+    c.cmd.cdb[4] = ANSWER;
+    c.cmd.req.dir = READ;
+    script_start(&c);
+    move(&c.s, DATA_IN, SCRATCH, ANSWER_PART);
+    interrupt(&c.s, ALWAYS, MARK);
+    move(&c.s, DATA_IN, SCRATCH, ANSWER - ANSWER_PART);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    machine_migrate_forged(c.m, forge_answer, data);
+    chip_continue(&c);
+    expect_done(&c, GOOD);
+    run_command(&c, READ, 0, 100, "r512");
+    chip_end(&c);
+    machine_discard();
+}
+
+enum ListField {
+    LIST_ENTRIES,
+    ENTRY_LENGTH = 3,           /* behind the address of 64 bits */
+};
+
+typedef struct ForgedList {
+    const Forgery *forgery;
+    uint64_t addr;              /* of the first entry */
+} ForgedList;
+
+static void forge_list(char *stream, gsize len, const void *opaque)
+{
+    const ForgedList *l = opaque;
+    uint8_t fields[16];
+
+    stl_be_p(&fields[LIST_ENTRIES * 4], 1);
+    stq_be_p(&fields[4], l->addr);
+    stl_be_p(&fields[ENTRY_LENGTH * 4], SECTOR);
+    stl_be_p(find_in_stream(stream, len, fields, sizeof(fields)) +
+             l->forgery->field * 4, l->forgery->value);
+}
+
+static void test_forged_list(const void *data)
+{
+    ForgedList l = { data };
+    Chip c;
+
+    begin_collecting(&c, READ, "r512+r512");
+    l.addr = entry_address(c.m, list_entry(&c.cmd, 0));
+    machine_migrate_forged(c.m, forge_list, &l);
+    expect_good(&c);
+    expect_counters(&c, 1, NULL, NULL);
+    expect_usable(&c);
+    chip_end(&c);
+    machine_discard();
+}
+
+static const Forgery forged_answers[] = {
+    { "length-too-large", DATA_LENGTH, ANSWER - ANSWER_PART + 1 },
+    { "offset-too-large", DATA_OFFSET, ANSWER_PART + 1 },
+    { "offset-wraps", DATA_OFFSET, UINT32_MAX },
+};
+
+static const Forgery forged_lists[] = {
+    { "entries-negative", LIST_ENTRIES, UINT32_MAX },
+    { "entries-too-many", LIST_ENTRIES, INT32_MAX },
+    { "entry-empty", ENTRY_LENGTH, 0 },
+    { "entry-too-long", ENTRY_LENGTH, 2 * SECTOR + 1 },
+};
+
 int main(int argc, char **argv)
 {
     /* In any order, contiguous or not, of any length and kind of memory */
@@ -2725,6 +2890,20 @@ int main(int argc, char **argv)
         add_test("migrate/queue", dir, "r512", NULL, test_migrate_queue);
         add_test("migrate/off", dir, "r512+r512", NULL, test_migrate_off);
     }
+    for (i = 0; i < ARRAY_SIZE(forged_answers); i++) {
+        g_autofree char *path =
+            g_strdup_printf("lsi-dma/migrate/forged-answer/%s",
+                            forged_answers[i].name);
+
+        qtest_add_data_func(path, &forged_answers[i], test_forged_answer);
+    }
+    for (i = 0; i < ARRAY_SIZE(forged_lists); i++) {
+        g_autofree char *path =
+            g_strdup_printf("lsi-dma/migrate/forged-list/%s",
+                            forged_lists[i].name);
+
+        qtest_add_data_func(path, &forged_lists[i], test_forged_list);
+    }
     qtest_add_data_func("lsi-dma/migrate/answer/disk", GINT_TO_POINTER(0),
                         test_migrate_answer);
     qtest_add_data_func("lsi-dma/migrate/answer/target", GINT_TO_POINTER(1),
@@ -2748,6 +2927,8 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/reset-by-message", test_reset_by_message);
     qtest_add_func("lsi-dma/reset-between-parts", test_reset_between_parts);
     qtest_add_func("lsi-dma/unplug/between-parts", test_unplug_between_parts);
+    qtest_add_func("lsi-dma/config/request-ends",
+                   test_config_when_request_ends);
     qtest_add_func("lsi-dma/eject/request-ends",
                    test_eject_when_request_ends);
     qtest_add_func("lsi-dma/eject/at-once", test_eject_at_once);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Keep the data of disks from the registers of their own controllers
+ * Keep the data of disks from the registers of storage controllers
  */
 
 #include "qemu/osdep.h"
@@ -26,9 +26,7 @@ static DeviceState *owner_of_registers(DeviceState *dev)
     return dev;
 }
 
-void blkconf_guard_controller(BlockConf *conf, DeviceState *controller)
+void block_guard_controller(DeviceState *controller)
 {
-    DeviceState *owner = owner_of_registers(controller);
-
-    blk_set_reentrancy_guard(conf->blk, &owner->mem_reentrancy_guard);
+    blk_guard_registers(&owner_of_registers(controller)->mem_reentrancy_guard);
 }
