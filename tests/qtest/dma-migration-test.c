@@ -20,7 +20,9 @@
 /* Pages that keep the migration from its end */
 #define BALLAST                 (20 * MiB)
 #define BALLAST_SIZE            (1 * MiB)
-#define SLOW                    (4 * MiB)       /* bytes per second */
+/* Bytes per second: for all of RAM, then to be at the ballast for long */
+#define SLOW                    (4 * MiB)
+#define SLOWER                  (64 * KiB)
 
 /* Where RAM is: what else there is below 1 MiB is not migrated as such */
 static const struct {
@@ -174,6 +176,7 @@ static void test_dirty(const void *data)
         dirty_ballast(m->qts);
         wait_before_poll(deadline, "first pass");
     }
+    set_parameters(m->qts, SLOWER, 1);
     for (i = 0; i < REQUESTS - 1; i++) {
         dirty_ballast(m->qts);
         hba->submit(m, i % hba->lanes, &req[i]);
