@@ -931,8 +931,6 @@ static void nvme_start(Machine *m, Nvme *n)
 {
     const size_t sq_size = NVME_QUEUE_LEN * sizeof(NvmeCmd);
     const size_t cq_size = NVME_QUEUE_LEN * sizeof(NvmeCqe);
-    uint32_t cc = 0;
-    int64_t deadline = patience_ends();
     int i;
 
     alloc_init(&n->alloc, 0, VIRTIO_MEMORY_BEGIN, VIRTIO_MEMORY_END, 4 * KiB);
@@ -943,18 +941,8 @@ static void nvme_start(Machine *m, Nvme *n)
         };
         qtest_memset(m->qts, n->queue[i].cq, 0, cq_size);
     }
-    hba_writel(m, NVME_REG_AQA,
-               (NVME_QUEUE_LEN - 1) << AQA_ASQS_SHIFT |
-               (NVME_QUEUE_LEN - 1) << AQA_ACQS_SHIFT);
-    qpci_io_writeq(m->hba, m->hba_bar, NVME_REG_ASQ, n->queue[0].sq);
-    qpci_io_writeq(m->hba, m->hba_bar, NVME_REG_ACQ, n->queue[0].cq);
-    NVME_SET_CC_EN(cc, 1);
-    NVME_SET_CC_IOSQES(cc, ctz32(sizeof(NvmeCmd)));
-    NVME_SET_CC_IOCQES(cc, ctz32(sizeof(NvmeCqe)));
-    hba_writel(m, NVME_REG_CC, cc);
-    while (!NVME_CSTS_RDY(hba_readl(m, NVME_REG_CSTS))) {
-        wait_before_poll(deadline, "controller ready");
-    }
+    nvme_enable(m->hba, m->hba_bar, n->queue[0].sq, n->queue[0].cq,
+                NVME_QUEUE_LEN);
     nvme_create(m, n, NVME_ADM_CMD_CREATE_CQ, n->queue[1].cq, NVME_CQ_PC);
     nvme_create(m, n, NVME_ADM_CMD_CREATE_SQ, n->queue[1].sq,
                 1 << 16 | NVME_SQ_PC);

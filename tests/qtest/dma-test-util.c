@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/nvme.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "libqos/pci-pc.h"
@@ -478,6 +479,26 @@ void machine_migrate_forged(Machine *m,
     m->pci = from_pci;
     watchdog_start(from);
     qtest_qmp_assert_success(from, "{ 'execute': 'cont' }");
+}
+
+void nvme_enable(QPCIDevice *nvme, QPCIBar regs, uint64_t sq, uint64_t cq,
+                 int entries)
+{
+    int64_t deadline = patience_ends();
+    uint32_t cc = 0;
+
+    qpci_io_writel(nvme, regs, NVME_REG_AQA,
+                   (entries - 1) << AQA_ASQS_SHIFT |
+                   (entries - 1) << AQA_ACQS_SHIFT);
+    qpci_io_writeq(nvme, regs, NVME_REG_ASQ, sq);
+    qpci_io_writeq(nvme, regs, NVME_REG_ACQ, cq);
+    NVME_SET_CC_EN(cc, 1);
+    NVME_SET_CC_IOSQES(cc, ctz32(sizeof(NvmeCmd)));
+    NVME_SET_CC_IOCQES(cc, ctz32(sizeof(NvmeCqe)));
+    qpci_io_writel(nvme, regs, NVME_REG_CC, cc);
+    while (!NVME_CSTS_RDY(qpci_io_readl(nvme, regs, NVME_REG_CSTS))) {
+        wait_before_poll(deadline, "controller ready");
+    }
 }
 
 void machine_discard(void)

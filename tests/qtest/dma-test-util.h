@@ -173,6 +173,10 @@ void machine_migrate_forged(Machine *m,
                                           const void *opaque),
                             const void *opaque);
 
+/* Enable an NVMe controller, with a submission and a completion queue */
+void nvme_enable(QPCIDevice *nvme, QPCIBar regs, uint64_t sq, uint64_t cq,
+                 int entries);
+
 /* A file with these contents, which goes with its descriptor */
 int anonymous_file(const void *contents, size_t len);
 

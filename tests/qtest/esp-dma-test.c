@@ -1376,7 +1376,7 @@ static void forge_data_length(char *stream, gsize len)
 
 static void test_migrate_refused(const void *type)
 {
-    static Forge *const forge[] = { forge_buffer_size, forge_data_length };
+    static Forge *const forge[] = { forge_data_length, forge_buffer_size };
     int i;
 
     for (i = 0; i < ARRAY_SIZE(forge); i++) {

@@ -10,6 +10,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/nvme.h"
 #include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -2131,12 +2132,17 @@ static void test_reset_by_message(void)
 static void test_config_when_request_ends(void)
 {
     g_autofree QPCIDevice *nvme = NULL;
-    uint32_t devctl;
+    uint32_t devctl, cc;
+    QPCIBar regs;
     Chip c;
 
     chip_begin(&c, &shared);
     nvme = qpci_device_find(c.m->pci, QPCI_DEVFN(NVME_SLOT, 0));
     qpci_device_enable(nvme);
+    regs = qpci_iomap(nvme, 0, NULL);
+    /* Only now it has the disk. */
+    nvme_enable(nvme, regs, SCRATCH, SCRATCH + 4 * KiB, 2);
+    cc = qpci_io_readl(nvme, regs, NVME_REG_CC);
     devctl = qpci_find_capability(nvme, PCI_CAP_ID_EXP, 0) + PCI_EXP_DEVCTL;
     chip_writel(&c, SCRATCHA,
                 PCI_CONFIG_ENABLE | nvme->devfn << 8 | (devctl & ~3u));
@@ -2153,9 +2159,9 @@ static void test_config_when_request_ends(void)
     script_finish(&c);
     expect_good(&c);
     /* The reset would have cleared it. */
-    g_assert_cmphex(qpci_config_readw(nvme, PCI_COMMAND) & PCI_COMMAND_MASTER,
-                    !=, 0);
+    g_assert_cmphex(qpci_io_readl(nvme, regs, NVME_REG_CC), ==, cc);
     chip_end(&c);
+    machine_discard();
 }
 
 /*
