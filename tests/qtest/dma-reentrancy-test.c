@@ -33,6 +33,8 @@
 #define MEGASAS_REGISTERS_BAR   0
 #define VIRTIO_MSIX_BAR         1
 #define LSI_REGISTERS_BAR       1
+#define NVME_CMB_BAR            2
+#define NVME_CMB_SLOT           7
 
 /* Data that does the thing: these bits of a little-endian word at its start */
 typedef struct Word {
@@ -372,6 +374,54 @@ static void test_shared_lsi(void)
     read_byte_to(m, &v, reset, m->hba_bar.addr + ISTAT0);
     g_assert_cmphex(hba_readl(m, SCRATCHA), ==, 0x12345678);
     virtio_end(m, &v, &alloc);
+}
+
+/*
+ * Memory of another controller is no register: it takes data, and has some.
+ * virtio-scsi would map it a second time.
+ */
+static void test_cmb(void)
+{
+    const HbaType *hba = hba_type("ahci");
+    Setup setup = hba_setup(hba, NULL, NULL, NULL,
+                            "-device nvme,serial=0,addr=7,cmb_size_mb=1,"
+                            "legacy-cmb=on");
+    const uint32_t start[] = { [READ] = 7 * SECTOR, [WRITE] = 60 * SECTOR };
+    g_autofree QPCIDevice *nvme = NULL;
+    uint8_t buf[16 * SECTOR];
+    Machine *m = test_begin(&setup);
+    int64_t deadline = patience_ends();
+    Progress progress;
+    Direction dir;
+    uint64_t hole;
+    QPCIBar cmb;
+
+    hba->start(m);
+    hba_clear_attention(m, hba);
+    nvme = qpci_device_find(m->pci, QPCI_DEVFN(NVME_CMB_SLOT, 0));
+    qpci_device_enable(nvme);
+    cmb = qpci_iomap(nvme, NVME_CMB_BAR, NULL);
+    for (dir = READ; dir <= WRITE; dir++) {
+        Request req;
+
+        request_init(m, &req, dir, 0, start[dir], 0, "h8192@0");
+        hole = region_replace(m, cmb.addr);
+        hba->submit(m, 0, &req);
+        while ((progress = hba_poll(m, hba, 0)) == IN_FLIGHT) {
+            wait_before_poll(deadline, "end of command");
+        }
+        region_replace(m, hole);
+        g_assert_cmpint(progress, ==, ENDED_WELL);
+        request_free(&req);
+    }
+    qtest_memread(m->qts, cmb.addr, buf, sizeof(buf));
+    assert_same("controller memory buffer", cmb.addr, buf,
+                m->image[0] + start[READ], sizeof(buf));
+    memcpy(m->image[0] + start[WRITE], buf, sizeof(buf));
+    hba_clear_attention(m, hba);
+    hba->stop(m);
+    test_end(m);
+    machine_discard();
 }
 
 /* The machine stops, and that drains all disks. */
@@ -1075,6 +1125,7 @@ int main(int argc, char **argv)
     qtest_add_func("dma-reentrancy/shared-disk/virtio-scsi",
                    test_shared_virtio_scsi);
     qtest_add_func("dma-reentrancy/shared-disk/lsi", test_shared_lsi);
+    qtest_add_func("dma-reentrancy/cmb", test_cmb);
     qtest_add_func("dma-reentrancy/pvpanic", test_panic);
     for (i = 0; i < ARRAY_SIZE(config_tests); i++) {
         const ConfigTest *t = &config_tests[i];

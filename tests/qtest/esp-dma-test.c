@@ -34,6 +34,7 @@
 #define SS5_ESPDMA              0x78400000
 #define   ESPDMA_CSR            0x0
 #define     ESPDMA_INTR_ENABLE  0x010
+#define     ESPDMA_RESET        0x080
 #define     ESPDMA_TO_MEMORY    0x100
 #define     ESPDMA_ENABLE       0x200
 #define   ESPDMA_ADDR           0x4
@@ -1931,31 +1932,44 @@ static void test_iommu_fault(const void *type)
 }
 
 /*
- * The page behind RAM is that of the ESP's own registers: the last one that is
- * written is the command, and that is to reset the SCSI bus.
+ * The page behind RAM is that of registers.  A sector ends @bytes behind the
+ * beginning of it, with a byte that has these bits.
  */
-static void test_iommu_own_registers(const void *type)
+static void read_to_registers(const void *type, uint64_t registers,
+                              uint32_t bytes, uint8_t mask, uint8_t value)
 {
-    const uint32_t last = (ESP_CMD + 1) * 4;
     Board *b = esp_test_begin(type);
     int page = PAGE_OF(ADDR) + 1;
-    uint32_t addr = page * PAGE + last - SECTOR;
+    uint32_t addr = page * PAGE + bytes - SECTOR;
     uint32_t at = 0;
 
-    while (b->disk[at + SECTOR - 1] != CMD_BUS_RESET) {
+    while ((b->disk[at + SECTOR - 1] & mask) != value) {
         at += SECTOR;
         g_assert_cmpuint(at, <, DISK_SIZE);
     }
-    ss5_map(b, page, iopte(SS5_ESP));
+    ss5_map(b, page, iopte(registers));
     begin_command(b, READ, at, SECTOR);
     start_ti(b, READ, addr, SECTOR);
     wait_for_status_phase(b, SECTOR);
     finish(b);
-    expect_moved(b, READ, at, addr, SECTOR - last);
+    expect_moved(b, READ, at, addr, SECTOR - bytes);
     ss5_map(b, page, iopte(b->frame[page]));
     assert_direct(b, 1);
     assert_usable(b);
     esp_test_end(b);
+}
+
+/* The last register that is written is the command, to reset the SCSI bus. */
+static void test_iommu_own_registers(const void *type)
+{
+    read_to_registers(type, SS5_ESP, (ESP_CMD + 1) * 4, 0xff, CMD_BUS_RESET);
+}
+
+/* The DMA controller resets the ESP. */
+static void test_iommu_dma_registers(const void *type)
+{
+    read_to_registers(type, SS5_ESPDMA, ESPDMA_CSR + 4, ESPDMA_RESET,
+                      ESPDMA_RESET);
 }
 
 /*
@@ -2045,6 +2059,7 @@ static const Test ss5_tests[] = {
     { "iommu/remap", test_iommu_remap },
     { "iommu/fault", test_iommu_fault },
     { "iommu/own-registers", test_iommu_own_registers },
+    { "iommu/dma-registers", test_iommu_dma_registers },
     { "window-edge", test_window_edge },
     { }
 };

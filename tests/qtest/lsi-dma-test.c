@@ -51,6 +51,7 @@
 /* SPC and SBC */
 #define TEST_UNIT_READY         0x00
 #define INQUIRY                 0x12
+#define ALLOW_MEDIUM_REMOVAL    0x1e
 #define READ_10                 0x28
 #define WRITE_10                0x2a
 #define SYNCHRONIZE_CACHE_10    0x35
@@ -82,6 +83,8 @@
                                 INJECT "delay-ns=20000000"
 #define LESS_SLOW_DISK          INJECT "event=none" INJECT "errno=0" \
                                 INJECT "delay-ns=5000000"
+#define SLOWEST_DISK            INJECT "event=none" INJECT "errno=0" \
+                                INJECT "delay-ns=400000000"
 #define FULL_ONCE               INJECT "event=none" INJECT "sector=22" \
                                 INJECT "errno=28" INJECT "once=on"
 
@@ -94,6 +97,9 @@ static const Setup bad = HBA_SETUP("", "", .drive[0] = BAD_DISK);
 static const Setup slow = HBA_SETUP("", "", .drive[0] = SLOW_DISK);
 static const Setup slow_both = HBA_SETUP("", "", .drive[0] = LESS_SLOW_DISK,
                                          .drive[1] = SLOW_DISK);
+static const Setup slow_second = HBA_SETUP("", "",
+                                           .drive[0] = LESS_SLOW_DISK,
+                                           .drive[1] = SLOWEST_DISK);
 static const Setup full = HBA_SETUP("", ",werror=stop", .drive[0] = FULL_ONCE);
 
 /* Target 2 answers at once, or when a throttle lets it */
@@ -2165,6 +2171,95 @@ static void test_config_when_request_ends(void)
 }
 
 /*
+ * The script goes on because a request ends, and begins the next command, which
+ * waits for the disk.
+ */
+static void test_command_when_request_ends(void)
+{
+    Command next;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_init(&next, 1, UNTAGGED);
+    next.cdb[0] = ALLOW_MEDIUM_REMOVAL;
+    command_prepare(&c, &next, 1);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    c.cmd.identify = MSG_IDENTIFY;
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    emit_status(&c.s, &c.cmd);
+    emit_select(&c.s, &next, 0);
+    emit_status(&c.s, &next);
+    interrupt(&c.s, ALWAYS, DONE);
+    script_finish(&c);
+    expect_good(&c);
+    g_assert_cmphex(command_status(&c, &next), ==, GOOD);
+    expect_counters(&c, 0, "no-disconnect", NULL);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* Begin a READ, in the middle of which the target disconnects. */
+static void begin_read(Chip *c, Command *cmd)
+{
+    Script *s = &c->s;
+    uint32_t when_msg_in, if_disconnect, dispatch;
+
+    command_prepare(c, cmd, 1);
+    script_begin(s, c->m->qts, c->script);
+    c->start = s->here;
+    emit_select(s, cmd, 0);
+    dispatch = s->here;
+    when_msg_in = jump(s, WHEN_PHASE(MESSAGE_IN), 0);
+    move(s, DATA_IN, entry_address(c->m, list_entry(cmd, 0)),
+         list_entry(cmd, 0)->len);
+    jump(s, ALWAYS, dispatch);
+    land(s, when_msg_in);
+    move(s, MESSAGE_IN, cmd->structure + MSG_IN_OFFSET, 1);
+    if_disconnect = jump(s, IF_DATA(MSG_DISCONNECT), 0);
+    clear_ack(s);
+    jump(s, ALWAYS, dispatch);
+    land(s, if_disconnect);
+    clear_ack(s);
+    wait_disconnect(s);
+    interrupt(s, ALWAYS, MARK);
+    script_end(s);
+    chip_run(c, c->start);
+    chip_expect_int(c, MARK);
+}
+
+/* It aborts a command of another disk, and that is in flight. */
+static void test_abort_when_request_ends(void)
+{
+    const uint8_t abort_message[] = { MSG_IDENTIFY, MSG_ABORT };
+    Command other;
+    Chip c;
+
+    chip_begin(&c, &slow_second);
+    command_read_write(&c, &other, READ, 1, 4, 9, 0, "r512@8192");
+    begin_read(&c, &other);
+    command_read_write(&c, &c.cmd, READ, 0, 3, 7, 0, "r512");
+    c.cmd.identify = MSG_IDENTIFY;
+    qtest_memwrite(c.m->qts, SCRATCH, abort_message, sizeof(abort_message));
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    emit_status(&c.s, &c.cmd);
+    select_atn(&c.s, 1, 0);
+    move(&c.s, MESSAGE_OUT, SCRATCH, sizeof(abort_message));
+    wait_disconnect(&c.s);
+    interrupt(&c.s, ALWAYS, DONE);
+    script_finish(&c);
+    expect_done(&c, GOOD);
+    expect_transfer(c.m, &c.cmd.req, c.cmd.req.bytes);
+    request_free(&c.cmd.req);
+    expect_partial_transfer(c.m, &other.req);
+    request_free(&other.req);
+    chip_recount(&c);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/*
  * A script unplugs its own chip: it writes to the I/O port with which firmware
  * ejects what is in a slot (docs/specs/acpi_pci_hotplug.rst).
  */
@@ -2933,6 +3028,9 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/reset-by-message", test_reset_by_message);
     qtest_add_func("lsi-dma/reset-between-parts", test_reset_between_parts);
     qtest_add_func("lsi-dma/unplug/between-parts", test_unplug_between_parts);
+    qtest_add_func("lsi-dma/command/request-ends",
+                   test_command_when_request_ends);
+    qtest_add_func("lsi-dma/abort/request-ends", test_abort_when_request_ends);
     qtest_add_func("lsi-dma/config/request-ends",
                    test_config_when_request_ends);
     qtest_add_func("lsi-dma/eject/request-ends",
