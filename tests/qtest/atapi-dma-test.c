@@ -548,25 +548,6 @@ static void test_error_stop(const void *data)
     machine_discard();
 }
 
-static void wait_for_migration(Machine *m)
-{
-    int64_t deadline = patience_ends();
-
-    for (;;) {
-        QDict *reply = qtest_qmp_assert_success_ref(m->qts,
-            "{ 'execute': 'query-migrate' }");
-        g_autofree char *status =
-            g_strdup(qdict_get_try_str(reply, "status") ?: "none");
-
-        qobject_unref(reply);
-        g_assert_cmpstr(status, !=, "failed");
-        if (g_str_equal(status, "completed")) {
-            return;
-        }
-        wait_before_poll(deadline, "end of migration");
-    }
-}
-
 /* It may do so elsewhere */
 static void test_migrate(const void *data)
 {
@@ -575,15 +556,12 @@ static void test_migrate(const void *data)
     g_autofree char *stream = g_build_filename(dir, "stream", NULL);
     uint8_t *want[KINDS];
     Machine *m = cd_begin(&t);
-    g_autofree char *uri = g_strconcat("file:", stream, NULL);
     Request submitted;
     int kind;
 
     cd_submit(m, &t, LBA, t.sectors, NULL);
     wait_for_stop(m);
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate',"
-                             " 'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(m);
+    migrate_to_file(m->qts, stream);
     for (kind = 0; kind < KINDS; kind++) {
         want[kind] = g_memdup2(m->region[kind].want, m->region[kind].size);
     }
@@ -593,9 +571,7 @@ static void test_migrate(const void *data)
     t.drive = NULL;
     t.machine = "-incoming defer";
     m = cd_begin(&t);
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate-incoming',"
-                             " 'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(m);
+    migrate_from_file(m->qts, stream, "completed");
     unlink(stream);
     rmdir(dir);
     for (kind = 0; kind < KINDS; kind++) {

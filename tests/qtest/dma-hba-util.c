@@ -703,7 +703,7 @@ Progress hba_poll(Machine *m, const HbaType *hba, int lane)
     return progress;
 }
 
-static Progress wait_for_end(Machine *m, const HbaType *hba, int lane)
+Progress hba_wait(Machine *m, const HbaType *hba, int lane)
 {
     int64_t deadline = patience_ends();
     Progress progress;
@@ -729,13 +729,13 @@ void hba_clear_attention(Machine *m, const HbaType *hba)
             g_assert_cmpint(attempt, <, 5);
             request_init(m, &req, READ, lane, 0, 0, list);
             hba->submit(m, lane, &req);
-            well = wait_for_end(m, hba, lane) == ENDED_WELL;
+            well = hba_wait(m, hba, lane) == ENDED_WELL;
             if (well) {
                 expect_transfer(m, &req, req.bytes);
             } else if (hba->request_sense) {
                 /* Until it is asked, the drive does nothing else */
                 hba->request_sense(m, lane, &req);
-                wait_for_end(m, hba, lane);
+                hba_wait(m, hba, lane);
                 region_accept(m, RAM, 0, SENSE_SIZE);
             }
             request_free(&req);

@@ -2,7 +2,7 @@
  * Storage controllers, as tests drive all of them
  *
  * One request at a time for each of a controller's disks ("lane" n is disk n).
- * Nothing here waits: what does not end is the test's business.
+ * What does not end is the test's business, but in hba_wait().
  *
  *     hba->start(m);
  *     request_init(m, &req, READ, 0, ...);
@@ -65,6 +65,9 @@ Setup hba_setup(const HbaType *hba, const char *device, const char *drive,
 
 /* Look after a request; time goes on by a millisecond if it is in flight */
 Progress hba_poll(Machine *m, const HbaType *hba, int lane);
+
+/* Wait until it is not in flight any more, as long as patience lasts */
+Progress hba_wait(Machine *m, const HbaType *hba, int lane);
 
 /*
  * Read until that works: after a reset, a change of the medium or of a disk,

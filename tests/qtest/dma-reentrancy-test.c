@@ -104,7 +104,6 @@ static void test_data(const void *data)
     const OwnTest *t = data;
     const HbaType *hba = hba_type(t->hba);
     Setup setup = hba_setup(hba, NULL, NULL, NULL, t->machine);
-    int64_t deadline = patience_ends();
     Machine *m = test_begin(&setup);
     Progress progress;
     uint64_t hole;
@@ -116,9 +115,7 @@ static void test_data(const void *data)
                         t->bytes, t->list ?: "");
     hole = region_replace(m, m->hba_bar.addr + t->reg);
     hba->submit(m, 0, &req);
-    while ((progress = hba_poll(m, hba, 0)) == IN_FLIGHT) {
-        wait_before_poll(deadline, "end of command");
-    }
+    progress = hba_wait(m, hba, 0);
     region_replace(m, hole);
 
     g_assert_cmpint(progress, ==, ENDED_WELL);
@@ -390,7 +387,6 @@ static void test_cmb(void)
     g_autofree QPCIDevice *nvme = NULL;
     uint8_t buf[16 * SECTOR];
     Machine *m = test_begin(&setup);
-    int64_t deadline = patience_ends();
     Progress progress;
     Direction dir;
     uint64_t hole;
@@ -407,9 +403,7 @@ static void test_cmb(void)
         request_init(m, &req, dir, 0, start[dir], 0, "h8192@0");
         hole = region_replace(m, cmb.addr);
         hba->submit(m, 0, &req);
-        while ((progress = hba_poll(m, hba, 0)) == IN_FLIGHT) {
-            wait_before_poll(deadline, "end of command");
-        }
+        progress = hba_wait(m, hba, 0);
         region_replace(m, hole);
         g_assert_cmpint(progress, ==, ENDED_WELL);
         request_free(&req);

@@ -370,7 +370,7 @@ void machine_reset(Machine *m)
     machine_enable_pci(m);
 }
 
-static void wait_for_migration_status(QTestState *qts, const char *want)
+void wait_for_migration(QTestState *qts, const char *want)
 {
     int64_t deadline = patience_ends();
     bool ended = false;
@@ -393,9 +393,33 @@ static void wait_for_migration_status(QTestState *qts, const char *want)
     }
 }
 
-static void wait_for_migration(QTestState *qts)
+void migrate_to_file(QTestState *qts, const char *path)
 {
-    wait_for_migration_status(qts, "completed");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_for_migration(qts, "completed");
+}
+
+void migrate_from_file(QTestState *qts, const char *path, const char *want)
+{
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-incoming', "
+                             "'arguments': { 'uri': %s, "
+                             "'exit-on-error': false } }", uri);
+    wait_for_migration(qts, want);
+}
+
+void forge_file(const char *path, Forge *forge, const void *opaque)
+{
+    g_autofree char *stream = NULL;
+    gsize len;
+
+    g_assert_true(g_file_get_contents(path, &stream, &len, NULL));
+    forge(stream, len, opaque);
+    g_assert_true(g_file_set_contents(path, stream, len, NULL));
 }
 
 void machine_migrate_begin(Machine *m, Migration *g)
@@ -423,8 +447,8 @@ void machine_migrate_begin(Machine *m, Migration *g)
 
 void machine_migrate_finish(Machine *m, Migration *g)
 {
-    wait_for_migration(g->from);
-    wait_for_migration(g->to);
+    wait_for_migration(g->from, "completed");
+    wait_for_migration(g->to, "completed");
     machine_disable_pci(m);
     qpci_free_pc(m->pci);
     m->qts = g->to;
@@ -456,31 +480,17 @@ void machine_migrate(Machine *m)
     machine_migrate_end(&g);
 }
 
-void machine_migrate_forged(Machine *m,
-                            void (*forge)(char *stream, gsize len,
-                                          const void *opaque),
-                            const void *opaque)
+void machine_migrate_forged(Machine *m, Forge *forge, const void *opaque)
 {
     g_autofree char *dir = g_dir_make_tmp("dma-test-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "stream", NULL);
-    g_autofree char *uri = g_strdup_printf("file:%s", path);
-    g_autofree char *stream = NULL;
     QTestState *from = m->qts;
     QPCIBus *from_pci = m->pci;
-    gsize len;
 
-    qtest_qmp_assert_success(from, "{ 'execute': 'migrate', "
-                             "'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(from);
-    g_assert_true(g_file_get_contents(path, &stream, &len, NULL));
-    forge(stream, len, opaque);
-    g_assert_true(g_file_set_contents(path, stream, len, NULL));
-
+    migrate_to_file(from, path);
+    forge_file(path, forge, opaque);
     machine_launch(m, " -incoming defer");
-    qtest_qmp_assert_success(m->qts, "{ 'execute': 'migrate-incoming', "
-                             "'arguments': { 'uri': %s, "
-                             "'exit-on-error': false } }", uri);
-    wait_for_migration_status(m->qts, "failed");
+    migrate_from_file(m->qts, path, "failed");
     qtest_quit(m->qts);
     qpci_free_pc(m->pci);
     unlink(path);

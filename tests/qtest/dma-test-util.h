@@ -164,14 +164,20 @@ void machine_migrate_begin(Machine *m, Migration *g);
 void machine_migrate_finish(Machine *m, Migration *g);
 void machine_migrate_end(Migration *g);
 
-/*
- * Another QEMU refuses the machine's state, @len bytes that @forge changes.
- * The machine goes on.
- */
-void machine_migrate_forged(Machine *m,
-                            void (*forge)(char *stream, gsize len,
-                                          const void *opaque),
-                            const void *opaque);
+/* Wait until a migration is "completed", or "failed" */
+void wait_for_migration(QTestState *qts, const char *want);
+
+/* The same by a file: from one QEMU, and to one that has -incoming defer */
+void migrate_to_file(QTestState *qts, const char *path);
+void migrate_from_file(QTestState *qts, const char *path, const char *want);
+
+/* Change the @len bytes of such a file. */
+typedef void Forge(char *stream, gsize len, const void *opaque);
+
+void forge_file(const char *path, Forge *forge, const void *opaque);
+
+/* Another QEMU refuses the machine's state, forged; the machine goes on. */
+void machine_migrate_forged(Machine *m, Forge *forge, const void *opaque);
 
 /* Enable an NVMe controller, with a submission and a completion queue */
 void nvme_enable(QPCIDevice *nvme, QPCIBar regs, uint64_t sq, uint64_t cq,

@@ -1167,62 +1167,30 @@ static void test_dma_stop_before_ti(const void *type)
 
 /* Migration */
 
-static void wait_for_migration(QTestState *qts, const char *want)
-{
-    int64_t deadline = patience_ends();
-
-    for (;;) {
-        g_autoptr(QDict) reply =
-            qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
-        const char *status = qdict_get_try_str(reply, "status") ?: "none";
-
-        if (!strcmp(status, want)) {
-            return;
-        }
-        g_assert_cmpstr(status, !=, "completed");
-        g_assert_cmpstr(status, !=, "failed");
-        wait_before_poll(deadline, "migration");
-    }
-}
-
-typedef void Forge(char *stream, gsize len);
-
 /* @forge may change the stream, and what becomes of the migration is @want. */
-static void migrate_to_file(Board *b, Forge *forge, const char *want)
+static void board_migrate(Board *b, Forge *forge, const char *want)
 {
     g_autofree char *stream = g_strdup_printf("%s.stream", b->image);
-    g_autofree char *uri = g_strdup_printf("file:%s", stream);
 
-    qtest_qmp_assert_success(b->qts, "{ 'execute': 'migrate',"
-                             "  'arguments': { 'uri': %s } }", uri);
-    wait_for_migration(b->qts, "completed");
+    migrate_to_file(b->qts, stream);
     b->type->stop(b);
     qtest_quit(b->qts);
     if (forge) {
-        g_autofree char *data = NULL;
-        gsize len;
-
-        g_assert_true(g_file_get_contents(stream, &data, &len, NULL));
-        forge(data, len);
-        g_assert_true(g_file_set_contents(stream, data, len, NULL));
+        forge_file(stream, forge, NULL);
     }
 
     b->drive = "";
     /* QEMU does not migrate that it was written. */
     b->has_tchi = false;
     board_launch(b, "QTEST_QEMU_BINARY_DST", "-incoming defer");
-    qtest_qmp_assert_success(b->qts, "{ 'execute': 'migrate-incoming',"
-                             "  'arguments': { 'uri': %s,"
-                             "                 'exit-on-error': false } }",
-                             uri);
-    wait_for_migration(b->qts, want);
+    migrate_from_file(b->qts, stream, want);
     unlink(stream);
 }
 
 /* The machine goes on in another QEMU, with a disk that has no faults. */
 static void migrate_forged(Board *b, Forge *forge)
 {
-    migrate_to_file(b, forge, "completed");
+    board_migrate(b, forge, "completed");
     qtest_qmp_assert_success(b->qts, "{ 'execute': 'cont' }");
     b->type->start(b);
     qobject_unref(b->before);
@@ -1325,7 +1293,7 @@ static char *buf_field(char *stream, gsize len, int field)
 }
 
 /* What is left begins where the buffer ends. */
-static void forge_offset(char *stream, gsize len)
+static void forge_offset(char *stream, gsize len, const void *opaque)
 {
     char *async_offset = buf_field(stream, len, 1);
 
@@ -1365,12 +1333,12 @@ static char *disk_field(char *stream, gsize len, int field)
     return p + field * 4;
 }
 
-static void forge_buffer_size(char *stream, gsize len)
+static void forge_buffer_size(char *stream, gsize len, const void *opaque)
 {
     stl_be_p(disk_field(stream, len, 3), UINT32_MAX);
 }
 
-static void forge_data_length(char *stream, gsize len)
+static void forge_data_length(char *stream, gsize len, const void *opaque)
 {
     stl_be_p(disk_field(stream, len, 4), 128 * KiB + 1);
 }
@@ -1387,7 +1355,7 @@ static void test_migrate_refused(const void *type)
         begin_command(b, READ, 7 * SECTOR, 8 * SECTOR);
         start_ti(b, READ, ADDR, 3 * SECTOR);
         wait_for_part(b);
-        migrate_to_file(b, forge[i], "failed");
+        board_migrate(b, forge[i], "failed");
         b->type->start(b);
         board_discard(b);
     }
@@ -1478,7 +1446,7 @@ static void test_migrate_answer(const void *type)
 }
 
 /* The chip has more of an answer to move than came with it. */
-static void forge_length(char *stream, gsize len)
+static void forge_length(char *stream, gsize len, const void *opaque)
 {
     char *async_len = buf_field(stream, len, 0);
 
