@@ -44,6 +44,8 @@
 
 #define SCSI_READ_10            0x28
 #define SCSI_WRITE_10           0x2a
+#define SCSI_SYNC_CACHE_10      0x35
+#define SCSI_WRITE_SAME_10      0x41
 #define SCSI_REQUEST_SENSE      0x03
 #define SCSI_INQUIRY            0x12
 #define SCSI_REPORT_LUNS        0xa0
@@ -68,6 +70,8 @@
 #define BAD_DISK                INJECT "event=none" INJECT "sector=40" \
                                 INJECT "errno=5"
 #define BAD_ONCE                BAD_DISK INJECT "once=on"
+#define BAD_FLUSH_ONCE          INJECT "event=none" INJECT "iotype=flush" \
+                                INJECT "errno=5" INJECT "once=on"
 #define SLOW_DISK               INJECT "event=none" INJECT "sector=40" \
                                 INJECT "errno=0" INJECT "delay-ns=20000000"
 
@@ -1471,6 +1475,69 @@ static void test_migrate_forged_answer(const void *type)
     test_end_and_discard(b);
 }
 
+/*
+ * Data that the disk has to have as a whole, and does not migrate: it ends the
+ * command, whatever the guest sends then.
+ */
+static void test_migrate_parameters(const void *type)
+{
+    static const uint8_t write_same[10] = { SCSI_WRITE_SAME_10, [8] = 1 };
+    Board *b = board_new(type, "", "");
+    Interrupt i;
+
+    test_prepare(b);
+    send_cdb(b, write_same, sizeof(write_same));
+    wait_for_data_phase(b, WRITE);
+    start_ti(b, WRITE, ADDR, SECTOR / 3);
+    wait_for_part(b);
+    migrate(b);
+    i = wait_for_interrupt(b);
+    g_assert_cmphex(i.phase, ==, PHASE_STATUS);
+    g_assert_cmphex(i.intr, ==, INTR_BS);
+    g_assert_cmphex(fetch_status(b), ==, SCSI_CHECK_CONDITION);
+    assert_usable(b);
+    test_end_and_discard(b);
+}
+
+/*
+ * A command without data waits to be done again.  It has a buffer nevertheless,
+ * and that is too small for any.
+ */
+static void forge_small_buffer(char *stream, gsize len, const void *opaque)
+{
+    /* CDB, tag, LUN; sector, number of sectors, size of the buffer */
+    uint8_t request[16 + 4 + 4 + 8 + 4 + 4] = { SCSI_SYNC_CACHE_10 };
+    char *p;
+
+    stl_be_p(&request[36], 4 * KiB);
+    p = memmem(stream, len, request, sizeof(request));
+    g_assert_nonnull(p);
+    stl_be_p(p + 36, 1);
+}
+
+static void test_migrate_forged_flush(const void *type)
+{
+    static const uint8_t flush[10] = { SCSI_SYNC_CACHE_10 };
+    Board *b = board_new(type, BAD_FLUSH_ONCE, "-set device.disk0.werror=stop");
+    Interrupt i;
+
+    test_prepare(b);
+    /* There is something to be flushed. */
+    begin_command(b, WRITE, 7 * SECTOR, SECTOR);
+    start_ti(b, WRITE, ADDR, SECTOR);
+    wait_for_status_phase(b, SECTOR);
+    finish(b);
+    expect_moved(b, WRITE, 7 * SECTOR, ADDR, SECTOR);
+    send_cdb(b, flush, sizeof(flush));
+    qtest_qmp_eventwait(b->qts, "STOP");
+    migrate_forged(b, forge_small_buffer);
+    i = wait_for_interrupt(b);
+    g_assert_cmphex(i.phase, ==, PHASE_STATUS);
+    finish(b);
+    assert_usable(b);
+    test_end_and_discard(b);
+}
+
 /* The disk has news, but this command is older than they are. */
 static void test_migrate_unit_attention(const void *type)
 {
@@ -2005,6 +2072,8 @@ static const Test common_tests[] = {
     { "migrate/no-dma", test_migrate_no_dma },
     { "migrate/answer", test_migrate_answer },
     { "migrate/forged-answer", test_migrate_forged_answer },
+    { "migrate/parameters", test_migrate_parameters },
+    { "migrate/forged-flush", test_migrate_forged_flush },
     { "migrate/unit-attention", test_migrate_unit_attention },
     { "migrate/at-error", test_migrate_at_error },
     { "off", test_off },

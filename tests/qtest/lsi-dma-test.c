@@ -55,6 +55,7 @@
 #define READ_10                 0x28
 #define WRITE_10                0x2a
 #define SYNCHRONIZE_CACHE_10    0x35
+#define WRITE_SAME_10           0x41
 #define GOOD                    0x00
 #define CHECK_CONDITION         0x02
 #define NO_STATUS               0xff
@@ -422,6 +423,16 @@ static void emit_moves(Chip *c, int from, int to)
         const Entry *e = list_entry(&c->cmd, i);
 
         move(&c->s, data_phase(&c->cmd), entry_address(c->m, e), e->len);
+    }
+}
+
+/* Until the target asks for its status to be fetched: no script runs then */
+static void wait_for_status_phase(Chip *c)
+{
+    int64_t deadline = patience_ends();
+
+    while ((chip_readb(c, SSTAT1) & SSTAT1_PHASE) != STATUS) {
+        wait_before_poll(deadline, "status phase");
     }
 }
 
@@ -1904,6 +1915,38 @@ static void test_stop(const void *data)
     chip_end(&c);
 }
 
+/* The same if the end of the command comes after the abort */
+static void test_stop_before_end(void)
+{
+    int64_t deadline = patience_ends();
+    uint32_t rest;
+    Chip c;
+
+    chip_begin(&c, &slow);
+    command_read_write(&c, &c.cmd, WRITE, 0, 3, 7, 0, "r512+r512");
+    script_start(&c);
+    emit_moves(&c, 0, 1);
+    interrupt(&c.s, ALWAYS, MARK);
+    emit_moves(&c, 1, 2);
+    rest = c.s.here;
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_continue(&c);
+    while (chip_readl(&c, DSP) != rest) {
+        wait_before_poll(deadline, "end of the data");
+    }
+    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(&c, ISTAT0, 0);
+    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    wait_for_status_phase(&c);
+    g_assert_cmphex(chip_readl(&c, DSPS), !=, DONE);
+    chip_continue(&c);
+    expect_good(&c);
+    expect_counters(&c, 0, "barrier", "interrupt");
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /* WAIT DISCONNECT in a data phase, and then another command */
 static void test_leave_target(const void *data)
 {
@@ -2650,6 +2693,59 @@ static void test_migrate_queue(const void *data)
     machine_discard();
 }
 
+/* WRITE SAME of a sector: data that the disk has to have as a whole */
+static void begin_write_same(Chip *c, uint32_t lba)
+{
+    command_init(&c->cmd, 0, 3);
+    c->cmd.cdb[0] = WRITE_SAME_10;
+    stl_be_p(&c->cmd.cdb[2], lba);
+    c->cmd.cdb[8] = 1;
+    c->cmd.req.dir = WRITE;
+    qtest_memset(c->m->qts, SCRATCH, 0x5a, SECTOR);
+    script_start(c);
+}
+
+/* The disk does not migrate it, but ends the command on the other side. */
+static void expect_aborted(Chip *c)
+{
+    expect_done(c, CHECK_CONDITION);
+    qtest_memset(c->m->qts, SCRATCH, 0, SECTOR);
+    assert_everything(c->m);
+    expect_usable(c);
+    chip_end(c);
+    machine_discard();
+}
+
+static void test_migrate_parameters(void)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    begin_write_same(&c, 7);
+    move(&c.s, DATA_OUT, SCRATCH, SECTOR / 3);
+    interrupt(&c.s, ALWAYS, MARK);
+    script_finish(&c);
+    chip_expect_int(&c, MARK);
+    chip_migrate(&c);
+    wait_for_status_phase(&c);
+    chip_continue(&c);
+    expect_aborted(&c);
+}
+
+static void test_migrate_parameters_disk_full(void)
+{
+    Chip c;
+
+    chip_begin(&c, &full);
+    begin_write_same(&c, SPECIAL_SECTOR);
+    move(&c.s, DATA_OUT, SCRATCH, SECTOR);
+    script_finish(&c);
+    qtest_qmp_eventwait(c.m->qts, "STOP");
+    chip_migrate(&c);
+    qtest_qmp_assert_success(c.m->qts, "{ 'execute': 'cont' }");
+    expect_aborted(&c);
+}
+
 /* The disk is full: the request goes on on the other side */
 static void test_migrate_disk_full(const void *data)
 {
@@ -3009,6 +3105,9 @@ int main(int argc, char **argv)
                         test_migrate_answer);
     qtest_add_data_func("lsi-dma/migrate/answer/target", GINT_TO_POINTER(1),
                         test_migrate_answer);
+    qtest_add_func("lsi-dma/migrate/parameters/part", test_migrate_parameters);
+    qtest_add_func("lsi-dma/migrate/parameters/disk-full",
+                   test_migrate_parameters_disk_full);
     add_test("migrate/disk-full", WRITE, "r512+r512", NULL,
              test_migrate_disk_full);
     add_test("migrate/disk-full-barrier", WRITE, "r512+r512", NULL,
@@ -3030,6 +3129,7 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/unplug/between-parts", test_unplug_between_parts);
     qtest_add_func("lsi-dma/command/request-ends",
                    test_command_when_request_ends);
+    qtest_add_func("lsi-dma/stop/before-end", test_stop_before_end);
     qtest_add_func("lsi-dma/abort/request-ends", test_abort_when_request_ends);
     qtest_add_func("lsi-dma/config/request-ends",
                    test_config_when_request_ends);

@@ -27,6 +27,8 @@
 #define   DSTAT_SSI             0x08            /* single step */
 #define   DSTAT_ABRT            0x10
 #define   DSTAT_DFE             0x80
+#define SSTAT1                  0x0e
+#define   SSTAT1_PHASE          0x07
 #define DSA                     0x10
 #define ISTAT0                  0x14
 #define   ISTAT0_DIP            0x01

@@ -13,6 +13,11 @@
 #include "qobject/qdict.h"
 #include "scsi-test-util.h"
 
+/* SPC and SBC */
+#define SCSI_WRITE_SAME_10      0x41
+#define SENSE_KEY               2
+#define   ABORTED_COMMAND       0x0b
+
 #define MEGASAS_SETUP(...) { \
         .machine = "-device megasas,id=hba,addr=5 " \
                    "-device scsi-hd,bus=hba.0,scsi-id=0,drive=drive0," \
@@ -651,14 +656,16 @@ static void test_iothreads_unplug(void)
 #define STOP_ONCE       INJECT "event=none" INJECT "sector=22" \
                         INJECT "errno=5" INJECT "once=on"
 
-static const Setup virtio_scsi_stop_once = {
-    .machine = "-device virtio-scsi-pci,id=hba0,addr=6 "
-               "-device scsi-hd,bus=hba0.0,drive=drive0,id=disk0,"
-               "rerror=stop,werror=stop",
-    .drive[0] = STOP_ONCE,
-    .disks = 1,
-    .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0),
-};
+#define STOP_ONCE_SETUP(disk_properties) { \
+        .machine = "-device virtio-scsi-pci,id=hba0,addr=6 " \
+                   "-device scsi-hd,bus=hba0.0,drive=drive0,id=disk0," \
+                   "rerror=stop,werror=stop" disk_properties, \
+        .drive[0] = STOP_ONCE, \
+        .disks = 1, \
+        .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0), \
+    }
+
+static const Setup virtio_scsi_stop_once = STOP_ONCE_SETUP("");
 
 static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
                           const char *list)
@@ -703,6 +710,49 @@ static void test_residual_retry_write(void)
 static void test_residual_retry_surplus(void)
 {
     test_residual(WRITE, BAD_SECTOR, 2, "r100+r1024");
+}
+
+/* As machines up to version 9.0 do it */
+static const Setup virtio_scsi_stop_once_old =
+    STOP_ONCE_SETUP(",migrate-emulated-scsi-request=off");
+
+/*
+ * The data of a command that the disk emulates is not migrated.  If it has to
+ * be done again on the other side, it ends with an error instead.
+ */
+static void test_migrate_write_same(const void *setup)
+{
+    static const uint8_t cdb[10] = {
+        SCSI_WRITE_SAME_10, [5] = BAD_SECTOR, [8] = 1
+    };
+    Machine *m = test_begin(setup);
+    struct virtio_scsi_cmd_resp resp;
+    SGEntry entry = { .len = SECTOR };
+    QGuestAllocator alloc;
+    VirtioScsi v;
+
+    virtio_scsi_start_all(m, &v, 1, &alloc);
+    entry.addr = guest_alloc(&alloc, entry.len);
+    qtest_memset(m->qts, entry.addr, 0x5a, entry.len);
+    virtio_scsi_post(m, &v, cdb, sizeof(cdb), WRITE, &entry, 1);
+    qtest_qmp_eventwait(m->qts, "STOP");
+    machine_migrate(m);
+    v.pci->pdev->bus = m->pci;
+    qtest_qmp_assert_success(m->qts, "{ 'execute': 'cont' }");
+    virtio_scsi_wait(m, &v, &resp);
+    g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
+    g_assert_cmphex(resp.status, ==, SCSI_CHECK_CONDITION);
+    g_assert_cmphex(resp.sense[SENSE_KEY], ==, ABORTED_COMMAND);
+    assert_everything(m);
+
+    virtio_scsi_submit_blocks(m, &v, 0, WRITE, 100, 0, "r8192");
+    virtio_scsi_wait(m, &v, &resp);
+    g_assert_cmphex(resp.status, ==, SCSI_GOOD);
+    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
+    virtio_scsi_stop(&v, &alloc);
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
 }
 
 /* Each device counts what its thread does, and nothing of the other's */
@@ -905,6 +955,10 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
     qtest_add_func("scsi-dma/residual/retry-surplus",
                    test_residual_retry_surplus);
+    qtest_add_data_func("scsi-dma/migrate/write-same", &virtio_scsi_stop_once,
+                        test_migrate_write_same);
+    qtest_add_data_func("scsi-dma/migrate/write-same-old",
+                        &virtio_scsi_stop_once_old, test_migrate_write_same);
 
     return test_run();
 }
