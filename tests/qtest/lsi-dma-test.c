@@ -1947,6 +1947,26 @@ static void test_stop_before_end(void)
     chip_end(&c);
 }
 
+/* The same in the pause that comes after many instructions */
+static void test_stop_in_pause(void)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    script_begin(&c.s, c.m->qts, SCRIPT);
+    jump(&c.s, ALWAYS, SCRIPT);
+    script_end(&c.s);
+    chip_run(&c, SCRIPT);
+    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, ISTAT1_SRUN);
+    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(&c, ISTAT0, 0);
+    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    qtest_clock_step(c.m->qts, NANOSECONDS_PER_SECOND);
+    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, 0);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
 /* WAIT DISCONNECT in a data phase, and then another command */
 static void test_leave_target(const void *data)
 {
@@ -3130,6 +3150,7 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/command/request-ends",
                    test_command_when_request_ends);
     qtest_add_func("lsi-dma/stop/before-end", test_stop_before_end);
+    qtest_add_func("lsi-dma/stop/pause", test_stop_in_pause);
     qtest_add_func("lsi-dma/abort/request-ends", test_abort_when_request_ends);
     qtest_add_func("lsi-dma/config/request-ends",
                    test_config_when_request_ends);

@@ -37,6 +37,8 @@
 #define   ISTAT0_SIGP           0x20
 #define   ISTAT0_SRST           0x40
 #define   ISTAT0_ABRT           0x80
+#define ISTAT1                  0x15
+#define   ISTAT1_SRUN           0x02            /* a script is running */
 #define TEMP                    0x1c
 #define DBC                     0x24            /* 24 bits, then DCMD */
 #define DNAD                    0x28
