@@ -96,6 +96,7 @@ static const Setup sym810_off = CHIP_SETUP("lsi53c810", ",direct-dma=off", "");
 static const Setup big = HBA_SETUP("", " -m 5G");
 static const Setup bad = HBA_SETUP("", "", .drive[0] = BAD_DISK);
 static const Setup slow = HBA_SETUP("", "", .drive[0] = SLOW_DISK);
+static const Setup slowest = HBA_SETUP("", "", .drive[0] = SLOWEST_DISK);
 static const Setup slow_both = HBA_SETUP("", "", .drive[0] = LESS_SLOW_DISK,
                                          .drive[1] = SLOW_DISK);
 static const Setup slow_second = HBA_SETUP("", "",
@@ -1884,32 +1885,54 @@ static void test_chip_reset_at_barrier(const void *data)
     chip_end(&c);
 }
 
+/* Abort a script that has collected the first entry of a list. */
+static void begin_stop(Chip *c, const Setup *setup, const LsiTest *t)
+{
+    int64_t deadline = patience_ends();
+    uint32_t rest;
+
+    chip_begin(c, setup);
+    command_read_write(c, &c->cmd, t->dir, 0, 3, 7, 0, t->list);
+    script_start(c);
+    emit_moves(c, 0, 1);
+    rest = c->s.here;
+    jump(&c->s, ALWAYS, rest);
+    emit_moves(c, 1, c->cmd.req.list->len);
+    script_finish(c);
+    while (chip_readl(c, DSP) != rest) {
+        wait_before_poll(deadline, "end of the first MOVE");
+    }
+    g_assert(!chip_has_stopped(c));
+    chip_writeb(c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(c, ISTAT0, 0);
+}
+
 /* An abort of the script waits for the data: nothing of it runs after that */
 static void test_stop(const void *data)
 {
-    const LsiTest *t = data;
-    int64_t deadline = patience_ends();
-    uint32_t rest;
     Chip c;
 
-    chip_begin(&c, &plain);
-    command_read_write(&c, &c.cmd, t->dir, 0, 3, 7, 0, t->list);
-    script_start(&c);
-    emit_moves(&c, 0, 1);
-    rest = c.s.here;
-    jump(&c.s, ALWAYS, rest);
-    emit_moves(&c, 1, c.cmd.req.list->len);
-    script_finish(&c);
-    while (chip_readl(&c, DSP) != rest) {
-        wait_before_poll(deadline, "end of the first MOVE");
-    }
-    g_assert(!chip_has_stopped(&c));
-    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
-    chip_writeb(&c, ISTAT0, 0);
+    begin_stop(&c, &plain, data);
     g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
     check_first_entry(&c);
-    chip_run(&c, rest + 8);
+    chip_run(&c, chip_readl(&c, DSP) + 8);
     finish_after_mark(&c);
+    expect_counters(&c, 0, "barrier", "stop");
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* The data that it waits for does not come any more */
+static void test_stop_and_bus_reset(const void *data)
+{
+    Chip c;
+
+    begin_stop(&c, &slowest, data);
+    chip_writeb(&c, SCNTL1, SCNTL1_RST);
+    chip_writeb(&c, SCNTL1, 0);
+    g_assert_cmphex(chip_wait(&c), ==, SIST0_RST << 8 | DSTAT_ABRT);
+    expect_partial_transfer(c.m, &c.cmd.req);
+    clear_unit_attention(&c);
     expect_counters(&c, 0, "barrier", "stop");
     expect_usable(&c);
     chip_end(&c);
@@ -1922,7 +1945,7 @@ static void test_stop_before_end(void)
     uint32_t rest;
     Chip c;
 
-    chip_begin(&c, &slow);
+    chip_begin(&c, &slowest);
     command_read_write(&c, &c.cmd, WRITE, 0, 3, 7, 0, "r512+r512");
     script_start(&c);
     emit_moves(&c, 0, 1);
@@ -1963,6 +1986,26 @@ static void test_stop_in_pause(void)
     g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
     qtest_clock_step(c.m->qts, NANOSECONDS_PER_SECOND);
     g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, 0);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+/* The same in WAIT RESELECT, which a signal ends */
+static void test_stop_before_signal(void)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    script_begin(&c.s, c.m->qts, SCRIPT);
+    wait_reselect(&c.s, SCRIPT);
+    script_end(&c.s);
+    chip_run(&c, SCRIPT);
+    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, ISTAT1_SRUN);
+    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
+    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    chip_writeb(&c, ISTAT0, ISTAT0_SIGP);
+    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, 0);
+    chip_writeb(&c, ISTAT0, 0);
     expect_usable(&c);
     chip_end(&c);
 }
@@ -3084,6 +3127,8 @@ int main(int argc, char **argv)
     for (dir = READ; dir <= WRITE; dir++) {
         add_test("reset-by-status", dir, "r512", NULL, test_reset_by_status);
         add_test("stop", dir, "r512+r512", NULL, test_stop);
+        add_test("stop/bus-reset", dir, "r512+r512", NULL,
+                 test_stop_and_bus_reset);
         add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);
@@ -3151,6 +3196,7 @@ int main(int argc, char **argv)
                    test_command_when_request_ends);
     qtest_add_func("lsi-dma/stop/before-end", test_stop_before_end);
     qtest_add_func("lsi-dma/stop/pause", test_stop_in_pause);
+    qtest_add_func("lsi-dma/stop/before-signal", test_stop_before_signal);
     qtest_add_func("lsi-dma/abort/request-ends", test_abort_when_request_ends);
     qtest_add_func("lsi-dma/config/request-ends",
                    test_config_when_request_ends);

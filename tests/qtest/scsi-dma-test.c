@@ -15,6 +15,7 @@
 
 /* SPC and SBC */
 #define SCSI_WRITE_SAME_10      0x41
+#define SCSI_UNMAP              0x42
 #define SENSE_KEY               2
 #define   ABORTED_COMMAND       0x0b
 
@@ -656,16 +657,21 @@ static void test_iothreads_unplug(void)
 #define STOP_ONCE       INJECT "event=none" INJECT "sector=22" \
                         INJECT "errno=5" INJECT "once=on"
 
-#define STOP_ONCE_SETUP(disk_properties) { \
+#define DISCARD_STOP_ONCE \
+                        ",discard=unmap" INJECT "event=none" \
+                        INJECT "iotype=discard" INJECT "errno=5" \
+                        INJECT "once=on"
+
+#define STOP_ONCE_SETUP(faults, disk_properties) { \
         .machine = "-device virtio-scsi-pci,id=hba0,addr=6 " \
                    "-device scsi-hd,bus=hba0.0,drive=drive0,id=disk0," \
                    "rerror=stop,werror=stop" disk_properties, \
-        .drive[0] = STOP_ONCE, \
+        .drive[0] = faults, \
         .disks = 1, \
         .hba_devfn = QPCI_DEVFN(VIRTIO_SLOT(0), 0), \
     }
 
-static const Setup virtio_scsi_stop_once = STOP_ONCE_SETUP("");
+static const Setup virtio_scsi_stop_once = STOP_ONCE_SETUP(STOP_ONCE, "");
 
 static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
                           const char *list)
@@ -712,29 +718,57 @@ static void test_residual_retry_surplus(void)
     test_residual(WRITE, BAD_SECTOR, 2, "r100+r1024");
 }
 
-/* As machines up to version 9.0 do it */
-static const Setup virtio_scsi_stop_once_old =
-    STOP_ONCE_SETUP(",migrate-emulated-scsi-request=off");
-
 /*
  * The data of a command that the disk emulates is not migrated.  If it has to
  * be done again on the other side, it ends with an error instead.
  */
-static void test_migrate_write_same(const void *setup)
+
+typedef struct LostDataTest {
+    const char *name;
+    Setup setup;
+    uint8_t cdb[10];
+    uint8_t data[SECTOR];
+    uint32_t len;
+} LostDataTest;
+
+static const LostDataTest lost_data_tests[] = {
+    {
+        .name = "write-same",
+        .setup = STOP_ONCE_SETUP(STOP_ONCE, ""),
+        .cdb = { SCSI_WRITE_SAME_10, [5] = BAD_SECTOR, [8] = 1 },
+        .data = "abc",
+        .len = SECTOR,
+    }, {
+        /* As machines up to version 9.0 do it */
+        .name = "write-same-old",
+        .setup = STOP_ONCE_SETUP(STOP_ONCE,
+                                 ",migrate-emulated-scsi-request=off"),
+        .cdb = { SCSI_WRITE_SAME_10, [5] = BAD_SECTOR, [8] = 1 },
+        .data = "abc",
+        .len = SECTOR,
+    }, {
+        /* One block descriptor: eight blocks */
+        .name = "unmap",
+        .setup = STOP_ONCE_SETUP(DISCARD_STOP_ONCE, ""),
+        .cdb = { SCSI_UNMAP, [8] = 24 },
+        .data = { [1] = 22, [3] = 16, [15] = 40, [19] = 8 },
+        .len = 24,
+    },
+};
+
+static void test_migrate_lost_data(const void *data)
 {
-    static const uint8_t cdb[10] = {
-        SCSI_WRITE_SAME_10, [5] = BAD_SECTOR, [8] = 1
-    };
-    Machine *m = test_begin(setup);
+    const LostDataTest *t = data;
+    Machine *m = test_begin(&t->setup);
     struct virtio_scsi_cmd_resp resp;
-    SGEntry entry = { .len = SECTOR };
+    SGEntry entry = { .len = t->len };
     QGuestAllocator alloc;
     VirtioScsi v;
 
     virtio_scsi_start_all(m, &v, 1, &alloc);
-    entry.addr = guest_alloc(&alloc, entry.len);
-    qtest_memset(m->qts, entry.addr, 0x5a, entry.len);
-    virtio_scsi_post(m, &v, cdb, sizeof(cdb), WRITE, &entry, 1);
+    entry.addr = guest_alloc(&alloc, t->len);
+    qtest_memwrite(m->qts, entry.addr, t->data, t->len);
+    virtio_scsi_post(m, &v, t->cdb, sizeof(t->cdb), WRITE, &entry, 1);
     qtest_qmp_eventwait(m->qts, "STOP");
     machine_migrate(m);
     v.pci->pdev->bus = m->pci;
@@ -926,6 +960,7 @@ int main(int argc, char **argv)
     static const char *const error_lists[] = {
         "r512", "m512", "r1+m511", "m1+r511", "r1+o100+h100+m311", NULL
     };
+    int i;
 
     g_test_init(&argc, &argv, NULL);
 
@@ -955,10 +990,12 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
     qtest_add_func("scsi-dma/residual/retry-surplus",
                    test_residual_retry_surplus);
-    qtest_add_data_func("scsi-dma/migrate/write-same", &virtio_scsi_stop_once,
-                        test_migrate_write_same);
-    qtest_add_data_func("scsi-dma/migrate/write-same-old",
-                        &virtio_scsi_stop_once_old, test_migrate_write_same);
+    for (i = 0; i < ARRAY_SIZE(lost_data_tests); i++) {
+        g_autofree char *path = g_strdup_printf("scsi-dma/migrate/%s",
+                                                lost_data_tests[i].name);
+
+        qtest_add_data_func(path, &lost_data_tests[i], test_migrate_lost_data);
+    }
 
     return test_run();
 }
