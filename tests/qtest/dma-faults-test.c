@@ -560,8 +560,8 @@ static void stop_cont(Campaign *c)
     qmp(c, "{ 'execute': 'stop' }");
     for (kind = 0; kind < KINDS; kind++) {
         memory[kind] = g_malloc(m->region[kind].size);
-        qtest_bufread(m->qts, m->region[kind].base, memory[kind],
-                      m->region[kind].size);
+        read_in_pieces(m->qts, m->region[kind].base, memory[kind],
+                       m->region[kind].size);
     }
     for (n = 0; n < c->hba->lanes; n++) {
         image[n] = image_contents(m, n);
@@ -573,7 +573,7 @@ static void stop_cont(Campaign *c)
         const Region *r = &m->region[kind];
         g_autofree uint8_t *now = g_malloc(r->size);
 
-        qtest_bufread(m->qts, r->base, now, r->size);
+        read_in_pieces(m->qts, r->base, now, r->size);
         assert_same("memory of a machine at rest", r->base, now, memory[kind],
                     r->size);
         g_free(memory[kind]);

@@ -141,8 +141,8 @@ static void assert_same_ram(QTestState *from, QTestState *to)
             uint64_t addr = ram[i].base + offset;
 
             len = MIN(ram[i].size - offset, 1 * MiB);
-            qtest_bufread(from, addr, a, len);
-            qtest_bufread(to, addr, b, len);
+            read_in_pieces(from, addr, a, len);
+            read_in_pieces(to, addr, b, len);
             assert_same("RAM of the destination", addr, b, a, len);
         }
     }

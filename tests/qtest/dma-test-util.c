@@ -135,14 +135,13 @@ bool region_is_writable(const Region *r, uint32_t offset)
     return r->stripe ? offset / r->stripe % 2 == 0 : offset < r->writable;
 }
 
-/* In pieces: the time that libqtest takes grows with their square. */
-static void memory_read(Machine *m, uint64_t addr, void *buf, size_t size)
+void read_in_pieces(QTestState *qts, uint64_t addr, void *buf, size_t size)
 {
     size_t offset, len;
 
     for (offset = 0; offset < size; offset += len) {
         len = MIN(size - offset, 32 * KiB);
-        qtest_bufread(m->qts, addr + offset, (char *)buf + offset, len);
+        qtest_bufread(qts, addr + offset, (char *)buf + offset, len);
     }
 }
 
@@ -167,7 +166,7 @@ static void region_setup(Machine *m, Kind kind, const char *name,
         qtest_bufwrite(m->qts, base, r->want, writable);
     }
     /* Whatever answers, or does not, in the rest: it shall not change */
-    memory_read(m, base, seen, size);
+    read_in_pieces(m->qts, base, seen, size);
     for (i = 0; i < size; i++) {
         if (!region_is_writable(r, i)) {
             r->want[i] = seen[i];
@@ -191,7 +190,7 @@ void region_accept(Machine *m, Kind kind, uint32_t offset, uint32_t len)
 
     g_assert_cmpuint(offset + len, <=, r->writable);
     if (len) {
-        memory_read(m, r->base + offset, r->want + offset, len);
+        read_in_pieces(m->qts, r->base + offset, r->want + offset, len);
     }
 }
 
@@ -203,7 +202,7 @@ static void assert_memory(Machine *m)
         Region *r = &m->region[kind];
         g_autofree uint8_t *got = g_malloc(r->size);
 
-        memory_read(m, r->base, got, r->size);
+        read_in_pieces(m->qts, r->base, got, r->size);
         assert_same(r->name, r->base, got, r->want, r->size);
     }
 }
@@ -787,7 +786,7 @@ size_t expect_partial_transfer(Machine *m, Request *req)
         Region *r = &m->region[kind];
 
         now[kind] = g_malloc(r->size);
-        memory_read(m, r->base, now[kind], r->size);
+        read_in_pieces(m->qts, r->base, now[kind], r->size);
     }
     for (i = 0; i < done; i++) {
         uint8_t byte = image[req->start + i];

@@ -196,6 +196,9 @@ void scramble(uint8_t *buf, size_t len, uint32_t seed);
 void assert_same(const char *where, uint64_t base, const uint8_t *got,
                  const uint8_t *want, size_t len);
 
+/* In pieces: the time that libqtest takes grows with their square. */
+void read_in_pieces(QTestState *qts, uint64_t addr, void *buf, size_t size);
+
 /* Is a byte of this region one that DMA can write? */
 bool region_is_writable(const Region *r, uint32_t offset);
 
