@@ -1523,11 +1523,7 @@ static void test_migrate_forged_flush(const void *type)
 
     test_prepare(b);
     /* There is something to be flushed. */
-    begin_command(b, WRITE, 7 * SECTOR, SECTOR);
-    start_ti(b, WRITE, ADDR, SECTOR);
-    wait_for_status_phase(b, SECTOR);
-    finish(b);
-    expect_moved(b, WRITE, 7 * SECTOR, ADDR, SECTOR);
+    move_at_once(b, WRITE, 7 * SECTOR, ADDR, SECTOR, SECTOR);
     send_cdb(b, flush, sizeof(flush));
     qtest_qmp_eventwait(b->qts, "STOP");
     migrate_forged(b, forge_small_buffer);

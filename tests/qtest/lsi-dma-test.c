@@ -1885,7 +1885,14 @@ static void test_chip_reset_at_barrier(const void *data)
     chip_end(&c);
 }
 
-/* Abort a script that has collected the first entry of a list. */
+/* Abort the script. */
+static void chip_stop(Chip *c)
+{
+    chip_writeb(c, ISTAT0, ISTAT0_ABRT);
+    chip_writeb(c, ISTAT0, 0);
+}
+
+/* The same to one that has collected the first entry of a list */
 static void begin_stop(Chip *c, const Setup *setup, const LsiTest *t)
 {
     int64_t deadline = patience_ends();
@@ -1903,8 +1910,7 @@ static void begin_stop(Chip *c, const Setup *setup, const LsiTest *t)
         wait_before_poll(deadline, "end of the first MOVE");
     }
     g_assert(!chip_has_stopped(c));
-    chip_writeb(c, ISTAT0, ISTAT0_ABRT);
-    chip_writeb(c, ISTAT0, 0);
+    chip_stop(c);
 }
 
 /* An abort of the script waits for the data: nothing of it runs after that */
@@ -1938,7 +1944,7 @@ static void test_stop_and_bus_reset(const void *data)
     chip_end(&c);
 }
 
-/* The same if the end of the command comes after the abort */
+/* An aborted script does not go on when its command ends */
 static void test_stop_before_end(void)
 {
     int64_t deadline = patience_ends();
@@ -1958,8 +1964,7 @@ static void test_stop_before_end(void)
     while (chip_readl(&c, DSP) != rest) {
         wait_before_poll(deadline, "end of the data");
     }
-    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
-    chip_writeb(&c, ISTAT0, 0);
+    chip_stop(&c);
     g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
     wait_for_status_phase(&c);
     g_assert_cmphex(chip_readl(&c, DSPS), !=, DONE);
@@ -1970,7 +1975,22 @@ static void test_stop_before_end(void)
     chip_end(&c);
 }
 
-/* The same in the pause that comes after many instructions */
+static bool script_is_running(Chip *c)
+{
+    return chip_readb(c, ISTAT1) & ISTAT1_SRUN;
+}
+
+/* Run a script that waits without any command, and abort it. */
+static void run_and_stop(Chip *c)
+{
+    script_end(&c->s);
+    chip_run(c, SCRIPT);
+    g_assert_true(script_is_running(c));
+    chip_stop(c);
+    g_assert_cmphex(chip_wait(c), ==, DSTAT_ABRT);
+}
+
+/* Nor does it when the pause is over that comes after many instructions */
 static void test_stop_in_pause(void)
 {
     Chip c;
@@ -1978,19 +1998,14 @@ static void test_stop_in_pause(void)
     chip_begin(&c, &plain);
     script_begin(&c.s, c.m->qts, SCRIPT);
     jump(&c.s, ALWAYS, SCRIPT);
-    script_end(&c.s);
-    chip_run(&c, SCRIPT);
-    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, ISTAT1_SRUN);
-    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
-    chip_writeb(&c, ISTAT0, 0);
-    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    run_and_stop(&c);
     qtest_clock_step(c.m->qts, NANOSECONDS_PER_SECOND);
-    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, 0);
+    g_assert_false(script_is_running(&c));
     expect_usable(&c);
     chip_end(&c);
 }
 
-/* The same in WAIT RESELECT, which a signal ends */
+/* Nor in WAIT RESELECT, which a signal ends */
 static void test_stop_before_signal(void)
 {
     Chip c;
@@ -1998,13 +2013,9 @@ static void test_stop_before_signal(void)
     chip_begin(&c, &plain);
     script_begin(&c.s, c.m->qts, SCRIPT);
     wait_reselect(&c.s, SCRIPT);
-    script_end(&c.s);
-    chip_run(&c, SCRIPT);
-    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, ISTAT1_SRUN);
-    chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
-    g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
+    run_and_stop(&c);
     chip_writeb(&c, ISTAT0, ISTAT0_SIGP);
-    g_assert_cmphex(chip_readb(&c, ISTAT1) & ISTAT1_SRUN, ==, 0);
+    g_assert_false(script_is_running(&c));
     chip_writeb(&c, ISTAT0, 0);
     expect_usable(&c);
     chip_end(&c);
@@ -2085,8 +2096,7 @@ static void test_ignore_disconnect(const void *data)
             wait_before_poll(deadline, "SELECT");
         }
         g_assert_cmphex(chip_readb(&c, SBDL), ==, MSG_SAVE_DATA_POINTER);
-        chip_writeb(&c, ISTAT0, ISTAT0_ABRT);
-        chip_writeb(&c, ISTAT0, 0);
+        chip_stop(&c);
         g_assert_cmphex(chip_wait(&c), ==, DSTAT_ABRT);
         chip_run(&c, c.dispatch);
     } else {
