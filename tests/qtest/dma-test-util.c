@@ -421,6 +421,15 @@ void forge_file(const char *path, Forge *forge, const void *opaque)
     g_assert_true(g_file_set_contents(path, stream, len, NULL));
 }
 
+char *find_in_stream(char *stream, gsize len, const void *fields, size_t size)
+{
+    char *p = memmem(stream, len, fields, size);
+
+    g_assert_nonnull(p);
+    g_assert_null(memmem(p + 1, stream + len - p - 1, fields, size));
+    return p;
+}
+
 void machine_migrate_begin(Machine *m, Migration *g)
 {
     QPCIBus *from_pci = m->pci;

@@ -176,6 +176,9 @@ typedef void Forge(char *stream, gsize len, const void *opaque);
 
 void forge_file(const char *path, Forge *forge, const void *opaque);
 
+/* Where in it these are: a field, and so many neighbours that they are unique */
+char *find_in_stream(char *stream, gsize len, const void *fields, size_t size);
+
 /* Another QEMU refuses the machine's state, forged; the machine goes on. */
 void machine_migrate_forged(Machine *m, Forge *forge, const void *opaque);
 

@@ -2939,17 +2939,6 @@ typedef struct Forgery {
     uint32_t value;
 } Forgery;
 
-/* As long as the field is with its neighbours, it is the only one such. */
-static char *find_in_stream(char *stream, gsize len, const void *fields,
-                            size_t size)
-{
-    char *p = memmem(stream, len, fields, size);
-
-    g_assert_nonnull(p);
-    g_assert_null(memmem(p + 1, stream + len - p - 1, fields, size));
-    return p;
-}
-
 #define ANSWER                  16
 #define ANSWER_PART             5
 

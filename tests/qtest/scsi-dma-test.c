@@ -789,6 +789,63 @@ static void test_migrate_lost_data(const void *data)
     machine_discard();
 }
 
+/* A write that waits to be done again, in a stream that is not true */
+static const uint8_t stopped_write[10] = {
+    SCSI_WRITE_10, [5] = BAD_SECTOR, [8] = 1
+};
+
+static char *find_stopped_write(char *stream, gsize len)
+{
+    uint8_t request[1 + 16] = { 1 /* to be done again */ };
+
+    memcpy(&request[1], stopped_write, sizeof(stopped_write));
+    return find_in_stream(stream, len, request, sizeof(request));
+}
+
+/* Behind the CDB, the tag and the LUN is the HBA's. */
+static void forge_queue(char *stream, gsize len, const void *opaque)
+{
+    char *queue = find_stopped_write(stream, len) + 1 + 16 + 4 + 4;
+
+    g_assert_cmpint(ldl_be_p(queue), ==, 0);
+    stl_be_p(queue, 1);
+}
+
+static void forge_direction(char *stream, gsize len, const void *opaque)
+{
+    find_stopped_write(stream, len)[1] = SCSI_READ_10;
+}
+
+static void test_migrate_forged(Forge *forge)
+{
+    Machine *m = test_begin(&virtio_scsi_stop_once);
+    struct virtio_scsi_cmd_resp resp;
+    QGuestAllocator alloc;
+    VirtioScsi v;
+
+    virtio_scsi_start_all(m, &v, 1, &alloc);
+    virtio_scsi_submit_blocks(m, &v, 0, WRITE, BAD_SECTOR, 0, "r512");
+    qtest_qmp_eventwait(m->qts, "STOP");
+    machine_migrate_forged(m, forge, NULL);
+    virtio_scsi_wait(m, &v, &resp);
+    g_assert_cmphex(resp.status, ==, SCSI_GOOD);
+    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
+    virtio_scsi_stop(&v, &alloc);
+    alloc_destroy(&alloc);
+    test_end(m);
+    machine_discard();
+}
+
+static void test_migrate_forged_queue(void)
+{
+    test_migrate_forged(forge_queue);
+}
+
+static void test_migrate_forged_direction(void)
+{
+    test_migrate_forged(forge_direction);
+}
+
 /* Each device counts what its thread does, and nothing of the other's */
 static void test_iothread_counters(void)
 {
@@ -990,6 +1047,9 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
     qtest_add_func("scsi-dma/residual/retry-surplus",
                    test_residual_retry_surplus);
+    qtest_add_func("scsi-dma/migrate/forged-queue", test_migrate_forged_queue);
+    qtest_add_func("scsi-dma/migrate/forged-direction",
+                   test_migrate_forged_direction);
     for (i = 0; i < ARRAY_SIZE(lost_data_tests); i++) {
         g_autofree char *path = g_strdup_printf("scsi-dma/migrate/%s",
                                                 lost_data_tests[i].name);

@@ -88,6 +88,7 @@ typedef struct Command {
     SGEntry *list;
     int entries;
     uint32_t bytes;             /* of the list */
+    bool pause;                 /* LSI: after the first entry, see lsi_resume */
 
     uint8_t response;           /* of the HBA; zero if there is a status */
     uint8_t status;
@@ -239,6 +240,7 @@ static void parse_sense(Command *cmd, const uint8_t *sense, int len)
 #define LSI_STATUS              0x3020
 #define LSI_MESSAGE             0x3030
 #define LSI_DONE                0x600d
+#define LSI_PAUSE               0x9a05e
 #define LSI_UNEXPECTED          0xbad
 
 static uint32_t lsi_dispatch;
@@ -290,14 +292,17 @@ static void lsi_submit(Machine *m, Command *cmd)
     land(&s, if_data);
     for (i = 0; i < cmd->entries; i++) {
         move(&s, phase, cmd->list[i].addr, cmd->list[i].len);
+        if (cmd->pause && i == 0) {
+            interrupt(&s, ALWAYS, LSI_PAUSE);
+        }
     }
     jump(&s, ALWAYS, lsi_dispatch);
     script_end(&s);
     qpci_io_writel(m->hba, m->hba_bar, DSP, base + LSI_SCRIPT);
 }
 
-/* Returns the status */
-static uint8_t lsi_wait(Machine *m)
+/* Until the script interrupts with this */
+static void lsi_wait_for(Machine *m, uint32_t dsps)
 {
     int64_t deadline = patience_ends();
     uint8_t sist0, dstat;
@@ -319,7 +324,19 @@ static uint8_t lsi_wait(Machine *m)
     }
     g_assert_cmphex(sist0, ==, 0);
     g_assert_cmphex(dstat, ==, DSTAT_SIR);
-    g_assert_cmphex(qpci_io_readl(m->hba, m->hba_bar, DSPS), ==, LSI_DONE);
+    g_assert_cmphex(qpci_io_readl(m->hba, m->hba_bar, DSPS), ==, dsps);
+}
+
+static void lsi_resume(Machine *m)
+{
+    qpci_io_writel(m->hba, m->hba_bar, DSP,
+                   qpci_io_readl(m->hba, m->hba_bar, DSP));
+}
+
+/* Returns the status */
+static uint8_t lsi_wait(Machine *m)
+{
+    lsi_wait_for(m, LSI_DONE);
     region_accept(m, TABLE, 0, m->region[TABLE].size);
     return m->region[TABLE].want[LSI_STATUS];
 }
@@ -1126,6 +1143,56 @@ static void test_tiny_reply(const void *data)
     test_end(m);
 }
 
+/*
+ * A part of what QEMU has read has been moved, and the rest migrates: a reply
+ * that the device made up, or blocks.
+ */
+static void test_migrate(const void *data)
+{
+    const Config *c = data;
+    const uint32_t len[] = { 36, 16 * SECTOR };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(len); i++) {
+        AUTO_COMMAND cmd = { .dir = READ, .pause = true };
+        g_autofree uint8_t *want = g_malloc(len[i]);
+        Machine *m = begin(c);
+        unsigned int seen;
+
+        if (i == 0) {
+            AUTO_COMMAND inquiry = {
+                .cdb = { OP_INQUIRY, [4] = 36 }, .cdb_len = 6, .dir = READ
+            };
+
+            memcpy(cmd.cdb, inquiry.cdb, sizeof(cmd.cdb));
+            cmd.cdb_len = inquiry.cdb_len;
+            add_entry(&inquiry, DATA_BEGIN, len[i]);
+            run(m, c, &inquiry);
+            memcpy(want, ram + DATA_BEGIN, len[i]);
+        } else {
+            set_cdb(&cmd, OP_READ_10, 850, len[i] / SECTOR);
+            disk_read(850 * SECTOR, want, len[i]);
+        }
+        add_entry(&cmd, DATA_BEGIN, 5);
+        add_entry(&cmd, DATA_BEGIN + 5, len[i] - 5);
+        scramble_list(m, &cmd);
+
+        submit(m, c, &cmd);
+        lsi_wait_for(m, LSI_PAUSE);
+        g_assert_true(!memcmp(ram + DATA_BEGIN, want, 5));
+        machine_migrate(m);
+        seen = commands_seen();
+        lsi_resume(m);
+        finish(m, c, &cmd);
+        g_assert_cmphex(cmd.status, ==, SCSI_GOOD);
+        g_assert_true(!memcmp(ram + DATA_BEGIN, want, len[i]));
+        /* It was not read again. */
+        g_assert_cmpuint(commands_seen(), ==, seen);
+        test_end(m);
+        discard();
+    }
+}
+
 /* So long that there is time for what a test wants to do meanwhile */
 #define SLOW_US                 "300000"
 
@@ -1398,6 +1465,10 @@ int main(int argc, char **argv)
         { "cd", test_cd },
         { }
     };
+    static const Test lsi_generic_tests[] = {
+        { "migrate", test_migrate },
+        { }
+    };
     static const Test residuals[] = {
         { "short-transfer", test_short_transfer },
         { "short-reply", test_short_reply },
@@ -1425,6 +1496,7 @@ int main(int argc, char **argv)
     add_tests("virtio/block", &virtio_block, transfers);
     add_tests("megasas/block", &megasas_block, transfers);
     add_tests("lsi/generic", &lsi_generic, lsi_tests);
+    add_tests("lsi/generic", &lsi_generic, lsi_generic_tests);
     add_tests("lsi/block", &lsi_block, lsi_tests);
     add_tests("megasas/generic", &megasas_generic, transfers);
     add_tests("megasas/generic", &megasas_generic, generic);
