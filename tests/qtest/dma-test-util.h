@@ -176,7 +176,7 @@ typedef void Forge(char *stream, gsize len, const void *opaque);
 
 void forge_file(const char *path, Forge *forge, const void *opaque);
 
-/* Where in it these are: a field, and so many neighbours that they are unique */
+/* Where in it these are: a field with as many neighbours as make it unique */
 char *find_in_stream(char *stream, gsize len, const void *fields, size_t size);
 
 /* Another QEMU refuses the machine's state, forged; the machine goes on. */

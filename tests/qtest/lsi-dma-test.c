@@ -2021,6 +2021,80 @@ static void test_stop_before_signal(void)
     chip_end(&c);
 }
 
+/* Nor does one that another interrupt has halted in that pause */
+static void test_interrupt_in_pause(void)
+{
+    Chip c;
+
+    chip_begin(&c, &plain);
+    script_begin(&c.s, c.m->qts, SCRIPT);
+    jump(&c.s, ALWAYS, SCRIPT);
+    script_end(&c.s);
+    chip_run(&c, SCRIPT);
+    g_assert_true(script_is_running(&c));
+    chip_writeb(&c, SCNTL1, SCNTL1_RST);
+    chip_writeb(&c, SCNTL1, 0);
+    g_assert_cmphex(chip_wait(&c), ==, SIST0_RST << 8);
+    qtest_clock_step(c.m->qts, NANOSECONDS_PER_SECOND);
+    g_assert_false(script_is_running(&c));
+    clear_unit_attention(&c);
+    expect_usable(&c);
+    chip_end(&c);
+}
+
+static int64_t operations_done(Machine *m)
+{
+    QDict *answer = qtest_qmp(m->qts, "{ 'execute': 'query-blockstats' }");
+    const QListEntry *e;
+    int64_t n = 0;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(answer, "return"), e) {
+        QDict *dev = qobject_to(QDict, qlist_entry_obj(e));
+        QDict *stats = qdict_get_qdict(dev, "stats");
+
+        n += qdict_get_int(stats, "rd_operations") +
+             qdict_get_int(stats, "wr_operations");
+    }
+    qobject_unref(answer);
+    return n;
+}
+
+/* Nor when a target would reselect the chip; it does so as soon as it may */
+static void test_stop_before_reselection(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&plain);
+    Chip *c = &q->c;
+    int64_t deadline, before;
+    uint32_t dsp;
+
+    if (!c->before && t->dir == WRITE) {
+        g_test_skip("QEMU takes the data before it writes");
+        queue_end(q);
+        return;
+    }
+    suspend_disk(q);
+    before = operations_done(c->m);
+    queue_start(q, t->dir, 0, 5, 7, "r512");
+    chip_run(c, q->idle);
+    g_assert_true(script_is_running(c));
+    chip_stop(c);
+    g_assert_cmphex(chip_wait(c), ==, DSTAT_ABRT);
+    dsp = chip_readl(c, DSP);
+    resume_disk(q);
+    deadline = patience_ends();
+    while (operations_done(c->m) == before) {
+        wait_before_poll(deadline, "end of the request");
+    }
+    g_assert_false(chip_has_stopped(c));
+    g_assert_cmphex(chip_readl(c, DSP), ==, dsp);
+    queue_drain(q);
+    assert_everything(c->m);
+    expect_counters(c, 2, NULL, NULL);
+    expect_usable(c);
+    queue_end(q);
+}
+
 /* WAIT DISCONNECT in a data phase, and then another command */
 static void test_leave_target(const void *data)
 {
@@ -2380,12 +2454,12 @@ static void test_abort_when_request_ends(void)
  * ejects what is in a slot (docs/specs/acpi_pci_hotplug.rst).
  */
 
+#define EJECT_PORT              0xae08
+
 static void emit_eject(Chip *c)
 {
-    const uint32_t eject_port = 0xae08;
-
     move_to_register(&c->s, DMODE, DMODE_DIOM);
-    memory_move(&c->s, eject_port, c->m->hba_bar.addr + SCRATCHA, 4);
+    memory_move(&c->s, EJECT_PORT, c->m->hba_bar.addr + SCRATCHA, 4);
 }
 
 static void expect_ejected(Chip *c)
@@ -2497,6 +2571,47 @@ static void test_eject_at_once(void)
     chip_expect_int(&c, MARK);
     chip_continue(&c);
     expect_ejected(&c);
+}
+
+/*
+ * What a CPU ejects is gone when it executes its next instruction, which may
+ * be firmware's look at what is left: no other test has a CPU that runs.
+ */
+static void test_eject_by_cpu(void)
+{
+    enum { vendor_id = 0x500 };
+    static const uint8_t code[] = {
+        0x66, 0xb8, 1 << HBA_SLOT, 0, 0, 0,     /* mov eax, the slot */
+        0xba, EJECT_PORT & 0xff, EJECT_PORT >> 8,
+        0x66, 0xef,                             /* out dx, eax */
+        0x66, 0xb8, 0, HBA_SLOT << 3, 0, 0x80,  /* its vendor and device ID */
+        0xba, 0xf8, 0x0c,                       /* CONFIG_ADDRESS */
+        0x66, 0xef,
+        0xba, 0xfc, 0x0c,                       /* CONFIG_DATA */
+        0x66, 0xed,                             /* in eax, dx */
+        0x66, 0xa3, vendor_id & 0xff, vendor_id >> 8,
+        0xf4,                                   /* hlt */
+    };
+    /* Where the first instruction is: jmp to 0xff00 */
+    static const uint8_t start[] = { 0xe9, 0x0d, 0xff };
+    g_autofree uint8_t *rom = g_malloc0(64 * KiB);
+    int64_t deadline = patience_ends();
+    QTestState *qts;
+    int bios_fd;
+
+    memcpy(rom + 0xff00, code, sizeof(code));
+    memcpy(rom + 0xfff0, start, sizeof(start));
+    bios_fd = anonymous_file(rom, 64 * KiB);
+    qts = qtest_initf("-accel tcg -nodefaults -m 32 -bios /proc/%d/fd/%d "
+                      "-device lsi53c895a,addr=%d", getpid(), bios_fd,
+                      HBA_SLOT);
+    close(bios_fd);
+    while (!qtest_readl(qts, vendor_id)) {
+        wait_before_poll(deadline, "CPU");
+    }
+    g_assert_cmphex(qtest_readl(qts, vendor_id), ==, UINT32_MAX);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    qtest_quit(qts);
 }
 
 /*
@@ -3128,6 +3243,8 @@ int main(int argc, char **argv)
         add_test("stop", dir, "r512+r512", NULL, test_stop);
         add_test("stop/bus-reset", dir, "r512+r512", NULL,
                  test_stop_and_bus_reset);
+        add_test("stop/before-reselection", dir, "r512", NULL,
+                 test_stop_before_reselection);
         add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);
@@ -3195,6 +3312,7 @@ int main(int argc, char **argv)
                    test_command_when_request_ends);
     qtest_add_func("lsi-dma/stop/before-end", test_stop_before_end);
     qtest_add_func("lsi-dma/stop/pause", test_stop_in_pause);
+    qtest_add_func("lsi-dma/stop/interrupt-in-pause", test_interrupt_in_pause);
     qtest_add_func("lsi-dma/stop/before-signal", test_stop_before_signal);
     qtest_add_func("lsi-dma/abort/request-ends", test_abort_when_request_ends);
     qtest_add_func("lsi-dma/config/request-ends",
@@ -3202,6 +3320,7 @@ int main(int argc, char **argv)
     qtest_add_func("lsi-dma/eject/request-ends",
                    test_eject_when_request_ends);
     qtest_add_func("lsi-dma/eject/at-once", test_eject_at_once);
+    qtest_add_func("lsi-dma/eject/by-cpu", test_eject_by_cpu);
     add_test("list", WRITE, "o512", NULL, test_list);
     add_test("list", READ, "r512+o512+h512", NULL, test_list);
     add_test("list", WRITE, "r512+h512", NULL, test_list);
