@@ -9,11 +9,13 @@
 #include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "hw/usb/uhci-regs.h"
 #include "libqos/pci-pc.h"
 #include "qobject/qdict.h"
 #include "scsi-test-util.h"
 
 /* SPC and SBC */
+#define SCSI_REQUEST_SENSE      0x03
 #define SCSI_WRITE_SAME_10      0x41
 #define SCSI_UNMAP              0x42
 #define SENSE_KEY               2
@@ -789,6 +791,142 @@ static void test_migrate_lost_data(const void *data)
     machine_discard();
 }
 
+/*
+ * The same with a mass-storage device: Universal Host Controller Interface 1.1,
+ * USB 2.0, and USB Mass Storage Class, Bulk-Only Transport 1.0
+ */
+
+static const Setup usb_storage = {
+    .machine = "-device piix3-usb-uhci,id=uhci,addr=6 "
+               "-device usb-storage,bus=uhci.0,drive=drive0",
+    .disks = 1,
+    .hba_devfn = QPCI_DEVFN(6, 0),
+    .hba_bar = 4,
+};
+
+#define UHCI_FRAMES             1024
+#define UHCI_TERMINATE          1
+#define UHCI_FRAME_LIST         VIRTIO_MEMORY_BEGIN
+#define UHCI_TD                 (UHCI_FRAME_LIST + UHCI_FRAMES * 4)
+#define UHCI_BUFFER             (UHCI_TD + 16)
+
+#define USB_PID_IN              0x69
+#define USB_PID_OUT             0xe1
+#define USB_PID_SETUP           0x2d
+#define USB_SET_CONFIGURATION   9
+
+/* Of usb-storage */
+#define BULK_IN                 1
+#define BULK_OUT                2
+#define BULK_PACKET             64
+
+#define CBW_SIGNATURE           0x43425355
+#define CBW_SIZE                31
+#define CSW_SIGNATURE           0x53425355
+#define CSW_SIZE                13
+#define CSW_STATUS              12
+
+/* One packet to or from the device at address 0, which does not toggle data */
+static void usb_packet(Machine *m, uint8_t pid, int endpoint, void *data,
+                       uint32_t len)
+{
+    const uint32_t td[4] = {
+        cpu_to_le32(UHCI_TERMINATE),
+        cpu_to_le32(TD_CTRL_ACTIVE | 3 << TD_CTRL_ERROR_SHIFT),
+        cpu_to_le32(pid | endpoint << 15 | ((len - 1) & 0x7ff) << 21),
+        cpu_to_le32(UHCI_BUFFER),
+    };
+    int64_t deadline = patience_ends();
+    uint32_t ctrl;
+
+    g_assert_cmpuint(len, <=, BULK_PACKET);
+    if (pid != USB_PID_IN) {
+        qtest_memwrite(m->qts, UHCI_BUFFER, data, len);
+    }
+    qtest_memwrite(m->qts, UHCI_TD, td, sizeof(td));
+    do {
+        wait_before_poll(deadline, "USB packet");
+        qtest_clock_step(m->qts, NANOSECONDS_PER_SECOND / 1000);
+        ctrl = qtest_readl(m->qts, UHCI_TD + 4);
+    } while (ctrl & TD_CTRL_ACTIVE);
+    g_assert_cmphex(ctrl & (TD_CTRL_STALL | TD_CTRL_BABBLE | TD_CTRL_TIMEOUT),
+                    ==, 0);
+    g_assert_cmpuint((ctrl + 1) & 0x7ff, ==, len);
+    if (pid == USB_PID_IN) {
+        qtest_memread(m->qts, UHCI_BUFFER, data, len);
+    }
+}
+
+static void usb_start(Machine *m)
+{
+    uint8_t set_configuration[8] = { 0, USB_SET_CONFIGURATION, 1 };
+    int i;
+
+    for (i = 0; i < UHCI_FRAMES; i++) {
+        qtest_writel(m->qts, UHCI_FRAME_LIST + i * 4, UHCI_TD);
+    }
+    qtest_writel(m->qts, UHCI_TD, UHCI_TERMINATE);
+    qtest_writel(m->qts, UHCI_TD + 4, 0);
+    qpci_io_writel(m->hba, m->hba_bar, UHCI_USBFLBASEADD, UHCI_FRAME_LIST);
+    qpci_io_writew(m->hba, m->hba_bar, UHCI_USBPORTSC1, UHCI_PORT_RESET);
+    qpci_io_writew(m->hba, m->hba_bar, UHCI_USBPORTSC1, UHCI_PORT_EN);
+    qpci_io_writew(m->hba, m->hba_bar, UHCI_USBCMD, UHCI_CMD_RS);
+    usb_packet(m, USB_PID_SETUP, 0, set_configuration,
+               sizeof(set_configuration));
+    usb_packet(m, USB_PID_IN, 0, NULL, 0);
+}
+
+static void usb_command(Machine *m, const uint8_t *cdb, int cdb_len,
+                        Direction dir, uint32_t len)
+{
+    uint8_t cbw[CBW_SIZE] = { [12] = dir == READ ? 0x80 : 0, [14] = cdb_len };
+
+    stl_le_p(&cbw[0], CBW_SIGNATURE);
+    stl_le_p(&cbw[8], len);
+    memcpy(&cbw[15], cdb, cdb_len);
+    usb_packet(m, USB_PID_OUT, BULK_OUT, cbw, sizeof(cbw));
+}
+
+static uint8_t usb_status(Machine *m)
+{
+    uint8_t csw[CSW_SIZE];
+
+    usb_packet(m, USB_PID_IN, BULK_IN, csw, sizeof(csw));
+    g_assert_cmphex(ldl_le_p(csw), ==, CSW_SIGNATURE);
+    return csw[CSW_STATUS];
+}
+
+/* The command ends before the guest has sent all of its data. */
+static void test_migrate_usb_storage(void)
+{
+    static const uint8_t test_unit_ready[6];
+    static const uint8_t write_same[10] = { SCSI_WRITE_SAME_10, [8] = 1 };
+    static const uint8_t request_sense[6] = { SCSI_REQUEST_SENSE, [4] = 18 };
+    uint8_t packet[BULK_PACKET], sense[18];
+    Machine *m = test_begin(&usb_storage);
+    int i;
+
+    usb_start(m);
+    usb_command(m, test_unit_ready, sizeof(test_unit_ready), WRITE, 0);
+    usb_status(m);              /* power on */
+    memset(packet, 0xa5, sizeof(packet));
+    usb_command(m, write_same, sizeof(write_same), WRITE, SECTOR);
+    for (i = 0; i < SECTOR / BULK_PACKET; i++) {
+        if (i == 3) {
+            machine_migrate(m);
+        }
+        usb_packet(m, USB_PID_OUT, BULK_OUT, packet, sizeof(packet));
+    }
+    g_assert_cmphex(usb_status(m), ==, 1);
+    usb_command(m, request_sense, sizeof(request_sense), READ, sizeof(sense));
+    usb_packet(m, USB_PID_IN, BULK_IN, sense, sizeof(sense));
+    g_assert_cmphex(usb_status(m), ==, 0);
+    g_assert_cmphex(sense[SENSE_KEY], ==, ABORTED_COMMAND);
+    assert_everything(m);
+    test_end(m);
+    machine_discard();
+}
+
 /* A write that waits to be done again, in a stream that is not true */
 static const uint8_t stopped_write[10] = {
     SCSI_WRITE_10, [5] = BAD_SECTOR, [8] = 1
@@ -1047,6 +1185,7 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
     qtest_add_func("scsi-dma/residual/retry-surplus",
                    test_residual_retry_surplus);
+    qtest_add_func("scsi-dma/migrate/usb-storage", test_migrate_usb_storage);
     qtest_add_func("scsi-dma/migrate/forged-queue", test_migrate_forged_queue);
     qtest_add_func("scsi-dma/migrate/forged-direction",
                    test_migrate_forged_direction);
