@@ -1143,54 +1143,60 @@ static void test_tiny_reply(const void *data)
     test_end(m);
 }
 
-/*
- * A part of what QEMU has read has been moved, and the rest migrates: a reply
- * that the device made up, or blocks.
- */
-static void test_migrate(const void *data)
+/* The chip has moved a part of what QEMU has read; the rest migrates. */
+static void migrate_rest(Machine *m, const Config *c, Command *cmd,
+                         const uint8_t *want, uint32_t len)
+{
+    const uint32_t part = 5;
+    unsigned int seen;
+
+    add_entry(cmd, DATA_BEGIN, part);
+    add_entry(cmd, DATA_BEGIN + part, len - part);
+    cmd->pause = true;
+    scramble_list(m, cmd);
+    submit(m, c, cmd);
+    lsi_wait_for(m, LSI_PAUSE);
+    g_assert_true(!memcmp(ram + DATA_BEGIN, want, part));
+    machine_migrate(m);
+    seen = commands_seen();
+    lsi_resume(m);
+    finish(m, c, cmd);
+    g_assert_cmphex(cmd->status, ==, SCSI_GOOD);
+    g_assert_true(!memcmp(ram + DATA_BEGIN, want, len));
+    /* It was not read again. */
+    g_assert_cmpuint(commands_seen(), ==, seen);
+    test_end(m);
+    discard();
+}
+
+static void test_migrate_reply(const void *data)
 {
     const Config *c = data;
-    const uint32_t len[] = { 36, 16 * SECTOR };
-    int i;
+    const uint8_t inquiry[6] = { OP_INQUIRY, [4] = 36 };
+    AUTO_COMMAND whole = { .dir = READ, .cdb_len = sizeof(inquiry) };
+    AUTO_COMMAND parts = { .dir = READ, .cdb_len = sizeof(inquiry) };
+    Machine *m = begin(c);
+    uint8_t want[36];
 
-    for (i = 0; i < ARRAY_SIZE(len); i++) {
-        AUTO_COMMAND cmd = { .dir = READ, .pause = true };
-        g_autofree uint8_t *want = g_malloc(len[i]);
-        Machine *m = begin(c);
-        unsigned int seen;
+    memcpy(whole.cdb, inquiry, sizeof(inquiry));
+    memcpy(parts.cdb, inquiry, sizeof(inquiry));
+    add_entry(&whole, DATA_BEGIN, sizeof(want));
+    run(m, c, &whole);
+    g_assert_cmphex(whole.status, ==, SCSI_GOOD);
+    memcpy(want, ram + DATA_BEGIN, sizeof(want));
+    migrate_rest(m, c, &parts, want, sizeof(want));
+}
 
-        if (i == 0) {
-            AUTO_COMMAND inquiry = {
-                .cdb = { OP_INQUIRY, [4] = 36 }, .cdb_len = 6, .dir = READ
-            };
+static void test_migrate_blocks(const void *data)
+{
+    const Config *c = data;
+    AUTO_COMMAND cmd = { .dir = READ };
+    Machine *m = begin(c);
+    uint8_t want[16 * SECTOR];
 
-            memcpy(cmd.cdb, inquiry.cdb, sizeof(cmd.cdb));
-            cmd.cdb_len = inquiry.cdb_len;
-            add_entry(&inquiry, DATA_BEGIN, len[i]);
-            run(m, c, &inquiry);
-            memcpy(want, ram + DATA_BEGIN, len[i]);
-        } else {
-            set_cdb(&cmd, OP_READ_10, 850, len[i] / SECTOR);
-            disk_read(850 * SECTOR, want, len[i]);
-        }
-        add_entry(&cmd, DATA_BEGIN, 5);
-        add_entry(&cmd, DATA_BEGIN + 5, len[i] - 5);
-        scramble_list(m, &cmd);
-
-        submit(m, c, &cmd);
-        lsi_wait_for(m, LSI_PAUSE);
-        g_assert_true(!memcmp(ram + DATA_BEGIN, want, 5));
-        machine_migrate(m);
-        seen = commands_seen();
-        lsi_resume(m);
-        finish(m, c, &cmd);
-        g_assert_cmphex(cmd.status, ==, SCSI_GOOD);
-        g_assert_true(!memcmp(ram + DATA_BEGIN, want, len[i]));
-        /* It was not read again. */
-        g_assert_cmpuint(commands_seen(), ==, seen);
-        test_end(m);
-        discard();
-    }
+    disk_read(850 * SECTOR, want, sizeof(want));
+    set_cdb(&cmd, OP_READ_10, 850, 16);
+    migrate_rest(m, c, &cmd, want, sizeof(want));
 }
 
 /* So long that there is time for what a test wants to do meanwhile */
@@ -1466,7 +1472,8 @@ int main(int argc, char **argv)
         { }
     };
     static const Test lsi_generic_tests[] = {
-        { "migrate", test_migrate },
+        { "migrate/reply", test_migrate_reply },
+        { "migrate/blocks", test_migrate_blocks },
         { }
     };
     static const Test residuals[] = {
