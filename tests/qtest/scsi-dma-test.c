@@ -16,6 +16,7 @@
 
 /* SPC and SBC */
 #define SCSI_REQUEST_SENSE      0x03
+#define SCSI_INQUIRY            0x12
 #define SCSI_WRITE_SAME_10      0x41
 #define SCSI_UNMAP              0x42
 #define SCSI_REPORT_LUNS        0xa0
@@ -909,7 +910,7 @@ static uint8_t usb_status(Machine *m)
 }
 
 /* The command ends before the guest has sent all of its data. */
-static void test_migrate_usb_storage(void)
+static void test_migrate_usb_storage_write_same(void)
 {
     static const uint8_t test_unit_ready[6];
     static const uint8_t write_same[10] = { SCSI_WRITE_SAME_10, [8] = 1 };
@@ -939,25 +940,66 @@ static void test_migrate_usb_storage(void)
     machine_discard();
 }
 
-/* What QEMU has made up is not migrated: the device wants to be reset. */
-static void test_migrate_usb_storage_reply(void)
+/* What a disk has read is migrated. */
+static void test_migrate_usb_storage_read(void)
 {
-    static const uint8_t report_luns[12] = { SCSI_REPORT_LUNS, [9] = 16 };
+    static const uint8_t test_unit_ready[6];
+    static const uint8_t read[10] = { SCSI_READ_10, [5] = 7, [8] = 1 };
     Machine *m = test_begin(&usb_storage);
-    uint8_t reply[16];
+    uint8_t data[SECTOR];
+    int i;
 
     usb_start(m);
-    usb_command(m, report_luns, sizeof(report_luns), READ, sizeof(reply));
-    machine_migrate(m);
-    g_assert_true(usb_try_packet(m, USB_PID_IN, BULK_IN, reply, sizeof(reply))
-                  & TD_CTRL_STALL);
-    usb_start(m);
-    usb_command(m, report_luns, sizeof(report_luns), READ, sizeof(reply));
-    usb_packet(m, USB_PID_IN, BULK_IN, reply, sizeof(reply));
+    usb_command(m, test_unit_ready, sizeof(test_unit_ready), WRITE, 0);
+    usb_status(m);              /* power on */
+    usb_command(m, read, sizeof(read), READ, SECTOR);
+    for (i = 0; i < SECTOR; i += BULK_PACKET) {
+        if (i == 3 * BULK_PACKET) {
+            machine_migrate(m);
+        }
+        usb_packet(m, USB_PID_IN, BULK_IN, data + i, BULK_PACKET);
+    }
     g_assert_cmphex(usb_status(m), ==, 0);
-    g_assert_cmpint(ldl_be_p(reply), ==, 8);
+    g_assert_true(!memcmp(data, m->image[0] + 7 * SECTOR, SECTOR));
     test_end(m);
     machine_discard();
+}
+
+/* What QEMU has made up is not: the device wants to be reset. */
+static void test_migrate_usb_storage_reply(const uint8_t *cdb, int cdb_len)
+{
+    Machine *m = test_begin(&usb_storage);
+    uint8_t want[16], got[16];
+
+    usb_start(m);
+    usb_command(m, cdb, cdb_len, READ, sizeof(want));
+    usb_packet(m, USB_PID_IN, BULK_IN, want, sizeof(want));
+    g_assert_cmphex(usb_status(m), ==, 0);
+    usb_command(m, cdb, cdb_len, READ, sizeof(got));
+    machine_migrate(m);
+    g_assert_true(usb_try_packet(m, USB_PID_IN, BULK_IN, got, sizeof(got)) &
+                  TD_CTRL_STALL);
+    usb_start(m);
+    usb_command(m, cdb, cdb_len, READ, sizeof(got));
+    usb_packet(m, USB_PID_IN, BULK_IN, got, sizeof(got));
+    g_assert_cmphex(usb_status(m), ==, 0);
+    g_assert_true(!memcmp(got, want, sizeof(want)));
+    test_end(m);
+    machine_discard();
+}
+
+static void test_migrate_usb_storage_inquiry(void)
+{
+    static const uint8_t inquiry[6] = { SCSI_INQUIRY, [4] = 16 };
+
+    test_migrate_usb_storage_reply(inquiry, sizeof(inquiry));
+}
+
+static void test_migrate_usb_storage_report_luns(void)
+{
+    static const uint8_t report_luns[12] = { SCSI_REPORT_LUNS, [9] = 16 };
+
+    test_migrate_usb_storage_reply(report_luns, sizeof(report_luns));
 }
 
 /* A write that waits to be done again, in a stream that is not true */
@@ -1218,10 +1260,14 @@ int main(int argc, char **argv)
     qtest_add_func("scsi-dma/residual/retry-write", test_residual_retry_write);
     qtest_add_func("scsi-dma/residual/retry-surplus",
                    test_residual_retry_surplus);
-    qtest_add_func("scsi-dma/migrate/usb-storage/data",
-                   test_migrate_usb_storage);
-    qtest_add_func("scsi-dma/migrate/usb-storage/reply",
-                   test_migrate_usb_storage_reply);
+    qtest_add_func("scsi-dma/migrate/usb-storage/write-same",
+                   test_migrate_usb_storage_write_same);
+    qtest_add_func("scsi-dma/migrate/usb-storage/read",
+                   test_migrate_usb_storage_read);
+    qtest_add_func("scsi-dma/migrate/usb-storage/inquiry",
+                   test_migrate_usb_storage_inquiry);
+    qtest_add_func("scsi-dma/migrate/usb-storage/report-luns",
+                   test_migrate_usb_storage_report_luns);
     qtest_add_func("scsi-dma/migrate/forged-queue", test_migrate_forged_queue);
     qtest_add_func("scsi-dma/migrate/forged-direction",
                    test_migrate_forged_direction);

@@ -61,6 +61,7 @@
 #define INVALID_FIELD_IN_CDB    SENSE(KEY_ILLEGAL_REQUEST, 0x24, 0x00)
 #define INVALID_OPCODE          SENSE(KEY_ILLEGAL_REQUEST, 0x20, 0x00)
 #define LBA_OUT_OF_RANGE        SENSE(KEY_ILLEGAL_REQUEST, 0x21, 0x00)
+#define IO_PROCESS_TERMINATED   SENSE(KEY_ABORTED_COMMAND, 0x00, 0x06)
 
 /* What the machine's RAM is made of, from here on to its end, is for data */
 #define DATA_BEGIN              (16 * MiB)
@@ -1143,9 +1144,33 @@ static void test_tiny_reply(const void *data)
     test_end(m);
 }
 
-/* The chip has moved a part of what QEMU has read; the rest migrates. */
-static void migrate_rest(Machine *m, const Config *c, Command *cmd,
-                         const uint8_t *want, uint32_t len)
+/* So long that there is time for what a test wants to do meanwhile */
+#define SLOW_US                 "300000"
+
+static void set_delay(const char *us)
+{
+    write_line(SCSI_DEBUG "ndelay", "%s%s", us, strcmp(us, "0") ? "000" : "");
+    if (!strcmp(us, "0")) {
+        write_line(SCSI_DEBUG "delay", "0");
+    }
+}
+
+/* What the command has done to the memory, it may; nothing else has changed */
+static void expect_end(Machine *m, const Config *c, Command *cmd)
+{
+    AUTO_COMMAND next = { .dir = READ };
+
+    add_entry(&next, DATA_BEGIN + 8 * MiB, 8192);
+    set_cdb(&next, OP_READ_10, 900, 16);
+    transfer(m, c, &next, 900);
+}
+
+/*
+ * The chip has moved a part of what QEMU has read to memory, and goes on
+ * after a migration.  Returns how many commands the device has seen then.
+ */
+static unsigned int migrate_between_parts(Machine *m, const Config *c,
+                                          Command *cmd, uint32_t len)
 {
     const uint32_t part = 5;
     unsigned int seen;
@@ -1156,15 +1181,20 @@ static void migrate_rest(Machine *m, const Config *c, Command *cmd,
     scramble_list(m, cmd);
     submit(m, c, cmd);
     lsi_wait_for(m, LSI_PAUSE);
-    g_assert_true(!memcmp(ram + DATA_BEGIN, want, part));
     machine_migrate(m);
     seen = commands_seen();
     lsi_resume(m);
     finish(m, c, cmd);
+    return commands_seen() - seen;
+}
+
+/* The rest migrates, and is not read again. */
+static void migrate_rest(Machine *m, const Config *c, Command *cmd,
+                         const uint8_t *want, uint32_t len)
+{
+    g_assert_cmpuint(migrate_between_parts(m, c, cmd, len), ==, 0);
     g_assert_cmphex(cmd->status, ==, SCSI_GOOD);
     g_assert_true(!memcmp(ram + DATA_BEGIN, want, len));
-    /* It was not read again. */
-    g_assert_cmpuint(commands_seen(), ==, seen);
     test_end(m);
     discard();
 }
@@ -1199,25 +1229,36 @@ static void test_migrate_blocks(const void *data)
     migrate_rest(m, c, &cmd, want, sizeof(want));
 }
 
-/* So long that there is time for what a test wants to do meanwhile */
-#define SLOW_US                 "300000"
-
-static void set_delay(const char *us)
+/* What cannot be migrated ends with an error. */
+static void migrate_and_lose(Machine *m, const Config *c, Command *cmd,
+                             uint32_t lba, uint32_t blocks)
 {
-    write_line(SCSI_DEBUG "ndelay", "%s%s", us, strcmp(us, "0") ? "000" : "");
-    if (!strcmp(us, "0")) {
-        write_line(SCSI_DEBUG "delay", "0");
-    }
+    set_cdb(cmd, OP_READ_10, lba, blocks);
+    migrate_between_parts(m, c, cmd, blocks * SECTOR);
+    g_assert_cmphex(cmd->status, ==, SCSI_CHECK_CONDITION);
+    g_assert_cmphex(cmd->sense, ==, IO_PROCESS_TERMINATED);
+    expect_end(m, c, cmd);
+    test_end(m);
+    discard();
 }
 
-/* What the command has done to the memory, it may; nothing else has changed */
-static void expect_end(Machine *m, const Config *c, Command *cmd)
+static void test_migrate_large(const void *data)
 {
-    AUTO_COMMAND next = { .dir = READ };
+    const Config *c = data;
+    AUTO_COMMAND cmd = { .dir = READ };
 
-    add_entry(&next, DATA_BEGIN + 8 * MiB, 8192);
-    set_cdb(&next, OP_READ_10, 900, 16);
-    transfer(m, c, &next, 900);
+    migrate_and_lose(begin(c), c, &cmd, 850, 64 * KiB / SECTOR + 1);
+}
+
+/* The device says that there is an error, but not that there is no data. */
+static void test_migrate_error(const void *data)
+{
+    const Config *c = data;
+    AUTO_COMMAND cmd = { .dir = READ };
+    Machine *m = begin(c);
+
+    inject("2 -1 28 0 0 2 3 11 1");
+    migrate_and_lose(m, c, &cmd, 850, 16);
 }
 
 /* Abort a command while its ioctl runs */
@@ -1474,6 +1515,8 @@ int main(int argc, char **argv)
     static const Test lsi_generic_tests[] = {
         { "migrate/reply", test_migrate_reply },
         { "migrate/blocks", test_migrate_blocks },
+        { "migrate/large", test_migrate_large },
+        { "migrate/error", test_migrate_error },
         { }
     };
     static const Test residuals[] = {
