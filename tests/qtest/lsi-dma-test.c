@@ -2059,6 +2059,34 @@ static int64_t operations_done(Machine *m)
     return n;
 }
 
+/* A command that has disconnected, and a script that waits to be reselected */
+static void begin_wait_reselect(Queue *q, Direction dir)
+{
+    suspend_disk(q);
+    queue_start(q, dir, 0, 5, 7, "r512");
+    chip_run(&q->c, q->idle);
+    g_assert_true(script_is_running(&q->c));
+}
+
+static void end_wait_reselect(Queue *q)
+{
+    assert_everything(q->c.m);
+    expect_counters(&q->c, 2, NULL, NULL);
+    expect_usable(&q->c);
+    queue_end(q);
+}
+
+static bool skip_early_write(Queue *q, Direction dir)
+{
+    bool skip = !q->c.before && dir == WRITE;
+
+    if (skip) {
+        g_test_skip("QEMU takes the data before it writes");
+        queue_end(q);
+    }
+    return skip;
+}
+
 /* Nor when a target would reselect the chip; it does so as soon as it may */
 static void test_stop_before_reselection(const void *data)
 {
@@ -2068,16 +2096,11 @@ static void test_stop_before_reselection(const void *data)
     int64_t deadline, before;
     uint32_t dsp;
 
-    if (!c->before && t->dir == WRITE) {
-        g_test_skip("QEMU takes the data before it writes");
-        queue_end(q);
+    if (skip_early_write(q, t->dir)) {
         return;
     }
-    suspend_disk(q);
+    begin_wait_reselect(q, t->dir);
     before = operations_done(c->m);
-    queue_start(q, t->dir, 0, 5, 7, "r512");
-    chip_run(c, q->idle);
-    g_assert_true(script_is_running(c));
     chip_stop(c);
     g_assert_cmphex(chip_wait(c), ==, DSTAT_ABRT);
     dsp = chip_readl(c, DSP);
@@ -2089,10 +2112,30 @@ static void test_stop_before_reselection(const void *data)
     g_assert_false(chip_has_stopped(c));
     g_assert_cmphex(chip_readl(c, DSP), ==, dsp);
     queue_drain(q);
-    assert_everything(c->m);
-    expect_counters(c, 2, NULL, NULL);
-    expect_usable(c);
-    queue_end(q);
+    end_wait_reselect(q);
+}
+
+/* Nor one that is halted since the reselection interrupts */
+static void test_interrupt_at_reselection(const void *data)
+{
+    const LsiTest *t = data;
+    Queue *q = queue_begin(&plain);
+    Chip *c = &q->c;
+
+    if (skip_early_write(q, t->dir)) {
+        return;
+    }
+    begin_wait_reselect(q, t->dir);
+    chip_writeb(c, SIEN0, SIST0_RSL);
+    chip_writeb(c, SCID, SCID_RRE);
+    resume_disk(q);
+    g_assert_cmphex(chip_wait(c), ==, SIST0_RSL << 8);
+    g_assert_false(script_is_running(c));
+    chip_writeb(c, SIEN0, 0);
+    chip_writeb(c, SCID, 0);
+    chip_continue(c);
+    queue_wait(q);
+    end_wait_reselect(q);
 }
 
 /* WAIT DISCONNECT in a data phase, and then another command */
@@ -3245,6 +3288,8 @@ int main(int argc, char **argv)
                  test_stop_and_bus_reset);
         add_test("stop/before-reselection", dir, "r512", NULL,
                  test_stop_before_reselection);
+        add_test("stop/interrupt-at-reselection", dir, "r512", NULL,
+                 test_interrupt_at_reselection);
         add_test("leave-target", dir, "r512+r512", NULL, test_leave_target);
         add_test("leave-disconnecting-target", dir, "r512+r512", NULL,
                  test_leave_disconnecting_target);

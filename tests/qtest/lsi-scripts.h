@@ -21,6 +21,8 @@
 
 #define SCNTL1                  0x01
 #define   SCNTL1_RST            0x08
+#define SCID                    0x04
+#define   SCID_RRE              0x40            /* respond to reselection */
 #define DSTAT                   0x0c
 #define   DSTAT_IID             0x01
 #define   DSTAT_SIR             0x04            /* INT was executed */
@@ -51,8 +53,10 @@
 #define DCNTL                   0x3b
 #define   DCNTL_STD             0x04
 #define   DCNTL_SSM             0x10
+#define SIEN0                   0x40
 #define SIST0                   0x42
 #define   SIST0_RST             0x02
+#define   SIST0_RSL             0x10
 #define   SIST0_MA              0x80
 #define CCNTL1                  0x57
 #define   CCNTL1_EN64DBMV       0x01
