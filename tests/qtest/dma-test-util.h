@@ -223,6 +223,9 @@ void blkdebug(Machine *m, int disk, const char *command);
 int64_t patience_ends(void);
 void wait_before_poll(int64_t deadline, const char *what);
 
+/* QEMU answers, but what the test does takes longer than one may. */
+void machine_still_answers(Machine *m);
+
 /* Let disk @disk do so much, or if a limit is 0 as much as it can */
 void throttle(Machine *m, int disk, int bytes_per_second,
               int requests_per_second);
