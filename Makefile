@@ -10,7 +10,7 @@ help:
 	@echo '              with TSAN=1, those with threads under the thread sanitizer (clang)'
 	@echo 'make bench    stock and build, then measures one against the other: 35 minutes,'
 	@echo '              with QUICK=1 under five; with DOCS=1 the report goes to docs/'
-	@echo 'make faults   build, then 1000 faults under load on every controller: an hour;'
+	@echo 'make faults   build, then 1000 faults under load on every controller: 35 minutes;'
 	@echo '              COUNT=N faults, or TIME=SECONDS, and SEED=N for the same again'
 	@echo 'make fuzz     devices and functions, with clang; TIME=SECONDS for each of them (60)'
 	@echo 'make docs     QEMU'"'"'s manual with ours in it -> build/docs/docs/manual/index.html'

@@ -1980,12 +1980,18 @@ static bool script_is_running(Chip *c)
     return chip_readb(c, ISTAT1) & ISTAT1_SRUN;
 }
 
-/* Run a script that waits without any command, and abort it. */
-static void run_and_stop(Chip *c)
+/* Run a script that waits without any command. */
+static void run_and_wait(Chip *c)
 {
     script_end(&c->s);
     chip_run(c, SCRIPT);
     g_assert_true(script_is_running(c));
+}
+
+/* The same, and abort it. */
+static void run_and_stop(Chip *c)
+{
+    run_and_wait(c);
     chip_stop(c);
     g_assert_cmphex(chip_wait(c), ==, DSTAT_ABRT);
 }
@@ -2029,9 +2035,7 @@ static void test_interrupt_in_pause(void)
     chip_begin(&c, &plain);
     script_begin(&c.s, c.m->qts, SCRIPT);
     jump(&c.s, ALWAYS, SCRIPT);
-    script_end(&c.s);
-    chip_run(&c, SCRIPT);
-    g_assert_true(script_is_running(&c));
+    run_and_wait(&c);
     chip_writeb(&c, SCNTL1, SCNTL1_RST);
     chip_writeb(&c, SCNTL1, 0);
     g_assert_cmphex(chip_wait(&c), ==, SIST0_RST << 8);

@@ -677,6 +677,16 @@ static void test_iothreads_unplug(void)
 
 static const Setup virtio_scsi_stop_once = STOP_ONCE_SETUP(STOP_ONCE, "");
 
+/* The last command to the disk, which had stopped, has done all of its work */
+static void end_stopped(Machine *m, VirtioScsi *v, QGuestAllocator *alloc)
+{
+    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
+    virtio_scsi_stop(v, alloc);
+    alloc_destroy(alloc);
+    test_end(m);
+    machine_discard();
+}
+
 static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
                           const char *list)
 {
@@ -695,11 +705,7 @@ static void test_residual(Direction dir, uint32_t lba, uint32_t blocks,
     g_assert_cmphex(resp.response, ==, VIRTIO_SCSI_S_OK);
     g_assert_cmphex(resp.status, ==, SCSI_GOOD);
     g_assert_cmpuint(le32_to_cpu(resp.resid), ==, 0);
-    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
-    virtio_scsi_stop(&v, &alloc);
-    alloc_destroy(&alloc);
-    test_end(m);
-    machine_discard();
+    end_stopped(m, &v, &alloc);
 }
 
 static void test_residual_surplus(void)
@@ -786,11 +792,7 @@ static void test_migrate_lost_data(const void *data)
     virtio_scsi_submit_blocks(m, &v, 0, WRITE, 100, 0, "r8192");
     virtio_scsi_wait(m, &v, &resp);
     g_assert_cmphex(resp.status, ==, SCSI_GOOD);
-    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
-    virtio_scsi_stop(&v, &alloc);
-    alloc_destroy(&alloc);
-    test_end(m);
-    machine_discard();
+    end_stopped(m, &v, &alloc);
 }
 
 /*
@@ -909,10 +911,18 @@ static uint8_t usb_status(Machine *m)
     return csw[CSW_STATUS];
 }
 
+/* Power on */
+static void usb_clear_unit_attention(Machine *m)
+{
+    static const uint8_t test_unit_ready[6];
+
+    usb_command(m, test_unit_ready, sizeof(test_unit_ready), WRITE, 0);
+    usb_status(m);
+}
+
 /* The command ends before the guest has sent all of its data. */
 static void test_migrate_usb_storage_write_same(void)
 {
-    static const uint8_t test_unit_ready[6];
     static const uint8_t write_same[10] = { SCSI_WRITE_SAME_10, [8] = 1 };
     static const uint8_t request_sense[6] = { SCSI_REQUEST_SENSE, [4] = 18 };
     uint8_t packet[BULK_PACKET], sense[18];
@@ -920,8 +930,7 @@ static void test_migrate_usb_storage_write_same(void)
     int i;
 
     usb_start(m);
-    usb_command(m, test_unit_ready, sizeof(test_unit_ready), WRITE, 0);
-    usb_status(m);              /* power on */
+    usb_clear_unit_attention(m);
     memset(packet, 0xa5, sizeof(packet));
     usb_command(m, write_same, sizeof(write_same), WRITE, SECTOR);
     for (i = 0; i < SECTOR / BULK_PACKET; i++) {
@@ -943,15 +952,13 @@ static void test_migrate_usb_storage_write_same(void)
 /* What a disk has read is migrated. */
 static void test_migrate_usb_storage_read(void)
 {
-    static const uint8_t test_unit_ready[6];
     static const uint8_t read[10] = { SCSI_READ_10, [5] = 7, [8] = 1 };
     Machine *m = test_begin(&usb_storage);
     uint8_t data[SECTOR];
     int i;
 
     usb_start(m);
-    usb_command(m, test_unit_ready, sizeof(test_unit_ready), WRITE, 0);
-    usb_status(m);              /* power on */
+    usb_clear_unit_attention(m);
     usb_command(m, read, sizeof(read), READ, SECTOR);
     for (i = 0; i < SECTOR; i += BULK_PACKET) {
         if (i == 3 * BULK_PACKET) {
@@ -1042,11 +1049,7 @@ static void test_migrate_forged(Forge *forge)
     machine_migrate_forged(m, forge, NULL);
     virtio_scsi_wait(m, &v, &resp);
     g_assert_cmphex(resp.status, ==, SCSI_GOOD);
-    expect_transfer(m, &disk_req[0], disk_req[0].bytes);
-    virtio_scsi_stop(&v, &alloc);
-    alloc_destroy(&alloc);
-    test_end(m);
-    machine_discard();
+    end_stopped(m, &v, &alloc);
 }
 
 static void test_migrate_forged_queue(void)

@@ -1231,9 +1231,9 @@ static void test_migrate_blocks(const void *data)
 
 /* What cannot be migrated ends with an error. */
 static void migrate_and_lose(Machine *m, const Config *c, Command *cmd,
-                             uint32_t lba, uint32_t blocks)
+                             uint32_t blocks)
 {
-    set_cdb(cmd, OP_READ_10, lba, blocks);
+    set_cdb(cmd, OP_READ_10, 850, blocks);
     migrate_between_parts(m, c, cmd, blocks * SECTOR);
     g_assert_cmphex(cmd->status, ==, SCSI_CHECK_CONDITION);
     g_assert_cmphex(cmd->sense, ==, IO_PROCESS_TERMINATED);
@@ -1247,7 +1247,7 @@ static void test_migrate_large(const void *data)
     const Config *c = data;
     AUTO_COMMAND cmd = { .dir = READ };
 
-    migrate_and_lose(begin(c), c, &cmd, 850, 64 * KiB / SECTOR + 1);
+    migrate_and_lose(begin(c), c, &cmd, 64 * KiB / SECTOR + 1);
 }
 
 /* The device says that there is an error, but not that there is no data. */
@@ -1258,7 +1258,7 @@ static void test_migrate_error(const void *data)
     Machine *m = begin(c);
 
     inject("2 -1 28 0 0 2 3 11 1");
-    migrate_and_lose(m, c, &cmd, 850, 16);
+    migrate_and_lose(m, c, &cmd, 16);
 }
 
 /* Abort a command while its ioctl runs */
